@@ -1,0 +1,59 @@
+/**
+ * Binary data as strings, one character per byte.
+ *
+ * Keys, values and members are bytes, not text. JavaScript's Uint8Array compares by identity, so it can't be a
+ * Map key, and it can be changed behind our back. A string whose every code unit is 0–255 has neither problem:
+ * it is immutable, compares by value, and V8 keeps it at one byte per character. WebIDL names this a ByteString.
+ *
+ * The brand keeps text out: `'é' as ByteString` is a lie about bytes, so text enters through {@link utf8} and
+ * leaves through {@link text} only.
+ */
+declare const byteStringBrand: unique symbol;
+
+/** A string whose every code unit is a byte, 0–255. */
+export type ByteString = string & { readonly [byteStringBrand]: true };
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: the range is the point
+const NON_ASCII = /[^\x00-\x7f]/;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: the range is the point
+const NON_BYTE = /[^\x00-\xff]/;
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder('utf-8');
+
+/** Says whether every byte is below 128: then bytes, text and UTF-8 are the same characters. */
+export function isAscii(value: string): boolean {
+  return !NON_ASCII.test(value);
+}
+
+/** Says whether a string is a {@link ByteString}: every code unit is 0–255. */
+export function isByteString(value: unknown): value is ByteString {
+  return typeof value === 'string' && !NON_BYTE.test(value);
+}
+
+/** Encodes text as the bytes of its UTF-8 form. */
+export function utf8(value: string): ByteString {
+  return (NON_ASCII.test(value) ? fromUint8Array(encoder.encode(value)) : value) as ByteString;
+}
+
+/** Decodes bytes as UTF-8 text; invalid sequences become U+FFFD, so use it for display, not for keeping. */
+export function text(value: ByteString): string {
+  return NON_ASCII.test(value) ? decoder.decode(toUint8Array(value)) : value;
+}
+
+/** Copies an array of bytes into a {@link ByteString}. */
+export function fromUint8Array(bytes: Uint8Array): ByteString {
+  let out = '';
+  // fromCharCode takes its arguments on the stack, so long arrays go in pieces.
+  for (let start = 0; start < bytes.length; start += 8192) {
+    out += String.fromCharCode(...bytes.subarray(start, start + 8192));
+  }
+  return out as ByteString;
+}
+
+/** Copies a {@link ByteString} into an array of bytes. */
+export function toUint8Array(value: ByteString): Uint8Array {
+  const bytes = new Uint8Array(value.length);
+  for (let i = 0; i < value.length; i += 1) bytes[i] = value.charCodeAt(i);
+  return bytes;
+}

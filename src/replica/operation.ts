@@ -1,0 +1,69 @@
+/**
+ * What an operation is: the keys it needs, and a synchronous function that runs on them once they are loaded.
+ *
+ * Commands of the RESP front door and calls of the embed API are both operations. Those that arrive while a commit is
+ * under way form the next batch; all operations of a batch run one after the other, with nothing in between, so each sees
+ * a consistent state, and what a batch changes is one frame: visible as a whole in every region, or not at all.
+ */
+import type { ByteString } from '../../crdts/bytes.js';
+
+/** What an operation needs of one key. The key's type, expiry and set context always come. */
+export interface Need {
+  readonly key: ByteString;
+  /** The string's value is read or counted on: GET, INCR, APPEND … Default: false. */
+  readonly value?: boolean;
+  /** Elements that are read or written. Default: none. `'all'` loads the whole set: only for who must see all of it. */
+  readonly members?: readonly ByteString[] | 'all';
+}
+
+export type KeyType = 'none' | 'string' | 'set';
+
+/** What SET does to a key's expiry. A number is a deadline in Unix milliseconds. */
+export type ExpiryChange = 'clear' | 'keep' | number;
+
+/**
+ * The state that an operation sees and changes. Reads see earlier operations of the same batch. Only what `needs`
+ * named may be touched: anything else throws InvariantError. All times are Unix milliseconds; a key whose deadline
+ * has come is absent.
+ *
+ * An operation must throw (WrongTypeError, NotAnIntegerError, …) *before* its first change; each method here keeps that rule.
+ */
+export interface Transaction {
+  /** The time at which this operation happens. */
+  readonly nowMs: number;
+  type(key: ByteString): KeyType;
+  /** A string's value, or null when the key is absent. Needs `value`. Throws WrongTypeError for another type. */
+  get(key: ByteString): ByteString | null;
+  /** Writes a string over whatever the key holds. */
+  set(key: ByteString, value: ByteString, expiry: ExpiryChange): void;
+  /** Adds to an integer; an absent key counts as 0. Needs `value`. Throws WrongTypeError, NotAnIntegerError or OverflowError. */
+  increment(key: ByteString, by: bigint): bigint;
+  /** Removes a key of any type; says whether it was there. */
+  delete(key: ByteString): boolean;
+  /** Adds members; gives how many were absent. Needs these `members`. Throws WrongTypeError. */
+  add(key: ByteString, members: readonly ByteString[]): number;
+  /** Removes members; gives how many were present. Needs these `members`. Throws WrongTypeError. */
+  remove(key: ByteString, members: readonly ByteString[]): number;
+  /** Says whether a member is in the set. Needs this member. Throws WrongTypeError. */
+  has(key: ByteString, member: ByteString): boolean;
+  /** All members. Needs `members: 'all'`. Throws WrongTypeError. */
+  members(key: ByteString): ByteString[];
+  /** Number of members; 0 for an absent key. Throws WrongTypeError. */
+  cardinality(key: ByteString): number;
+  /** The deadline; null = no expiry, undefined = no such key. */
+  deadline(key: ByteString): number | null | undefined;
+  /** Sets the deadline, or with null removes it; says whether the key was there. A deadline that is not in the future deletes the key. */
+  expire(key: ByteString, deadlineMs: number | null): boolean;
+}
+
+/** An operation. `run` may be called more than once (after a commit that failed): it must depend on nothing but its transaction. */
+export interface Operation<T> {
+  readonly needs: readonly Need[];
+  run(tx: Transaction): T;
+}
+
+/**
+ * How an operation's outcome is told: with an error, or with its value and the number of this node's frame that holds its
+ * effects (0 = it changed nothing, but everything that it read is committed). Called after the commit, in the order of submission.
+ */
+export type Settle<T> = (error: Error | null, value: T | undefined, frameNumber: number) => void;

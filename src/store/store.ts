@@ -1,0 +1,176 @@
+/**
+ * The store port: where a node keeps its region's keys.
+ *
+ * A store knows nothing of CRDTs. For each key it holds an opaque *header*, opaque *entries* (element → bytes), and the
+ * *native* value that any client of the store can read: a string, a set, an expiry. Besides, it holds the log of this
+ * node's own frames, the applied vector, and a few facts about the node. One commit changes all of that in one atomic step.
+ *
+ * Two stores implement this port, `memory` and `valkey`, and one compliance suite (test/support/store-compliance.ts) runs on both.
+ */
+import type { ByteString } from '../../crdts/bytes.js';
+import type { ReplicaId } from '../../crdts/dot.js';
+import type { Stamp } from '../../crdts/stamp.js';
+
+/** How far a replica's frames have been applied: its frame number, counted from 1 without gaps, and that frame's stamp. */
+export interface AppliedMark {
+  readonly replica: ReplicaId;
+  readonly number: number;
+  readonly stamp: Stamp;
+}
+
+/** What to load of one key. The header always comes. */
+export interface LoadRequest {
+  readonly key: ByteString;
+  /** Load the native string value. Default: false. A key that is absent or not a native string gives null. */
+  readonly value?: boolean;
+  /** Which entries to load: the named elements, or every one. Default: none. */
+  readonly elements?: readonly ByteString[] | 'all';
+}
+
+/** What one key holds. */
+export interface LoadedKey {
+  readonly header: ByteString | null;
+  /** The native string; null when it wasn't asked for, is absent (Valkey may have expired it), or is of another type. */
+  readonly value: ByteString | null;
+  /** The asked-for entries that exist. */
+  readonly entries: ReadonlyMap<ByteString, ByteString>;
+}
+
+/** What a commit does to the native value of a key. */
+export type NativeWrite =
+  /** Replace by a string, whatever it was. Clears a native expiry (`expireAtMs` is applied after it). */
+  | { readonly kind: 'string'; readonly value: ByteString }
+  /** Remove the native key. */
+  | { readonly kind: 'delete' }
+  /** Add to and remove from the native set; a native expiry stays. When nothing is left, the key is gone, as in Valkey. */
+  | { readonly kind: 'set'; readonly add: readonly ByteString[]; readonly remove: readonly ByteString[] }
+  /** Replace by the set of all elements that have an entry, after this commit's own entry changes. Clears a native expiry. */
+  | { readonly kind: 'rebuild' };
+
+/** What a commit does to one key. A key appears at most once in a commit. */
+export interface KeyWrite {
+  readonly key: ByteString;
+  /** The header that must be there; null: none. Anything else stored fails the whole commit as stale. */
+  readonly expected: ByteString | null;
+  /** The header to store; null removes it (then remove the entries too). */
+  readonly header: ByteString | null;
+  /** Entries to remove before the changes below. Default: none. */
+  readonly clearEntries?: boolean;
+  /** Entries to store (bytes) or to remove (null). */
+  readonly entries?: readonly (readonly [element: ByteString, entry: ByteString | null])[];
+  /** What to do to the native value. Default: leave it as it is. */
+  readonly native?: NativeWrite;
+  /** Native expiry, applied after `native`: Unix milliseconds (a past time deletes), null = none. Default: leave it as it is. */
+  readonly expireAtMs?: number | null;
+  /** Added to the digest of the key's slot, modulo 2^48; an integer from 0 to 2^48-1. */
+  readonly digest: number;
+}
+
+/** A frame as it is logged: the number is the previous one of that replica plus 1. */
+export interface LoggedFrame {
+  readonly replica: ReplicaId;
+  readonly number: number;
+  readonly stamp: Stamp;
+  readonly bytes: Uint8Array;
+}
+
+/** One atomic change. */
+export interface Commit {
+  readonly writes: readonly KeyWrite[];
+  /** This node's own frame, appended to its log; raises the applied vector to it too. */
+  readonly frame?: LoggedFrame;
+  /** Raises the applied vector; a mark that is not above the stored one (by number) is ignored. */
+  readonly applied?: readonly AppliedMark[];
+}
+
+/** Who this node was when it last used the store. */
+export interface StoredIdentity {
+  /** The node's PeerId, as text. */
+  readonly peerId: string;
+  /** Its current replica id, `<hash>.<epoch>`. */
+  readonly replica: ReplicaId;
+  /** True when it was shut down cleanly and nothing was written after that. */
+  readonly clean: boolean;
+}
+
+/** What a store knows when it is opened. */
+export interface StoreFacts {
+  readonly identity: StoredIdentity | null;
+  readonly applied: readonly AppliedMark[];
+  /** Server, version and the like, for status and logs. */
+  readonly server: Readonly<Record<string, string | number>>;
+}
+
+/** Said by a native read of a key that holds another type. */
+export const WRONG_TYPE: unique symbol = Symbol('wrong type');
+export type WrongType = typeof WRONG_TYPE;
+
+export type NativeType = 'none' | 'string' | 'set';
+
+export interface ScanOptions {
+  /** Valkey's glob pattern. Default: all keys. */
+  readonly match?: ByteString;
+  /** Roughly how many keys to look at. Default: 10. */
+  readonly count?: number;
+  readonly type?: Exclude<NativeType, 'none'>;
+}
+
+/** Reads of native values, as any client of the store sees them: committed and unexpired data, no reserved keys. */
+export interface NativeReads {
+  /** Strings by key; null = absent. */
+  strings(keys: readonly ByteString[]): Promise<(ByteString | null | WrongType)[]>;
+  /** Length of a string in bytes; 0 = absent. */
+  stringLength(key: ByteString): Promise<number | WrongType>;
+  /** All members of a set, in no order; empty = absent. */
+  members(key: ByteString): Promise<ByteString[] | WrongType>;
+  /** For each member, whether the set has it. */
+  contains(key: ByteString, members: readonly ByteString[]): Promise<boolean[] | WrongType>;
+  /** Size of a set; 0 = absent. */
+  cardinality(key: ByteString): Promise<number | WrongType>;
+  /** As SRANDMEMBER key count: positive = that many distinct members at most, negative = |count| members with repeats. */
+  randomMembers(key: ByteString, count: number): Promise<ByteString[] | WrongType>;
+  types(keys: readonly ByteString[]): Promise<NativeType[]>;
+  /** Expiry by key, Unix milliseconds; null = no expiry, undefined = no such key. */
+  deadlines(keys: readonly ByteString[]): Promise<(number | null | undefined)[]>;
+  /** As SCAN: start with cursor '0' and go on until it is '0' again. */
+  scan(cursor: string, options?: ScanOptions): Promise<{ cursor: string; keys: ByteString[] }>;
+  /** Number of keys, reserved ones left out. */
+  count(): Promise<number>;
+}
+
+/**
+ * The port. Calls may overlap.
+ *
+ * - A commit is all or nothing. Commits take effect in the order of the calls; when one fails, those that were called
+ *   after it and before its failure was reported fail too, with {@link StaleCommitError}, and write nothing.
+ * - A commit takes effect once, however often a connection breaks while it is under way.
+ * - A load or read that is called after a commit was *called* sees that commit, if it succeeds.
+ *
+ * Rejections: StaleCommitError (expected header or frame number differs), StoreRefusedError (the store said no: nothing
+ * written), StoreUnavailableError (no answer within the store's time limit: outcome unknown; the next call on the store
+ * settles it one way or the other before anything else), StoreResetError (the store lost data: open it again).
+ */
+export interface Store extends NativeReads {
+  /** Connects and reads the facts. Called once before anything else, and again after a StoreResetError. */
+  open(): Promise<StoreFacts>;
+  /** Stores who this node is; `clean: false` while it runs. Atomic. */
+  saveIdentity(identity: StoredIdentity): Promise<void>;
+  /** Loads keys; answers stand in the order of the requests. */
+  load(requests: readonly LoadRequest[]): Promise<LoadedKey[]>;
+  commit(commit: Commit): Promise<void>;
+
+  /** Frames of a logged replica from a number on, in order, up to about `maxBytes` (at least one if there is one). A trimmed or unknown range gives what is left. */
+  readFrames(replica: ReplicaId, fromNumber: number, maxBytes: number): Promise<LoggedFrame[]>;
+  /** Drops logged frames up to and including a number. */
+  trimLog(replica: ReplicaId, throughNumber: number): Promise<void>;
+
+  /** Digests of the slots that hold any header: slot number (0–16383) → digest (0 … 2^48-1). */
+  digests(): Promise<Map<number, number>>;
+  /** Keys of a slot that have a header, in no order. */
+  slotKeys(slot: number): Promise<ByteString[]>;
+
+  /** Says whether the store answers now; for health checks. Never rejects. */
+  ping(): Promise<boolean>;
+  /** Closes connections. Calls after it reject with StoppedError. */
+  close(): Promise<void>;
+}
