@@ -1,0 +1,54 @@
+/** Options of a node: what `createNode` takes, and what the command line and the config file end up as. */
+import type { Timers } from './timers.js';
+import type { Mesh, PeerId } from './mesh/mesh.js';
+import type { Store } from './store/store.js';
+
+/** The part of a logger that this package calls; a pino logger or `console` fits. */
+export interface Logger {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+/** Says nothing. */
+export const silentLogger: Logger = { debug() {}, info() {}, warn() {}, error() {} };
+
+export interface NodeOptions {
+  /** Human label of the region, 1–64 characters of `A-Z a-z 0-9 _ . -`. Several nodes may share one. */
+  readonly region: string;
+  /** `'memory'`, a `redis://`, `rediss://`, `valkey://` or `valkeys://` URL of the region's own Valkey, or a store of your own. Default: 'memory'. */
+  readonly store?: string | Store;
+  /** A mesh of your own, instead of the libp2p one that the next five options describe. */
+  readonly mesh?: Mesh;
+  /** Multiaddrs to listen on. Default: ['/ip4/127.0.0.1/tcp/0']. An empty list listens nowhere. */
+  readonly listen?: readonly string[];
+  /** Multiaddrs of members to dial, and to redial for as long as the node runs. Default: []. */
+  readonly peers?: readonly string[];
+  /** Ed25519 private key (libp2p's protobuf form, as `keygen` writes it). Default: a new one at each start. */
+  readonly identity?: Uint8Array;
+  /** Pre-shared key of the mesh (pnet's text form, as `keygen --mesh-key` writes it); who lacks it can't even shake hands. Default: none. */
+  readonly meshKey?: Uint8Array;
+  /** PeerIds of the members. Default: everyone who can connect. */
+  readonly allow?: readonly PeerId[];
+  /** Clock and timers. Default: the machine's. */
+  readonly timers?: Timers;
+  /** Source of randomness, 0 ≤ x < 1. Default: Math.random. */
+  readonly random?: () => number;
+  /** Default: silent. */
+  readonly logger?: Logger;
+  /** How far ahead of this node's clock a peer's stamps may be before its frames are held back. Default: 60,000. */
+  readonly maxDriftMs?: number;
+  /** Longest key, value or member in bytes. Default: 8 MiB. */
+  readonly maxValueBytes?: number;
+  /** Operations that may wait for a commit; more are refused with LimitError. Default: 100,000. */
+  readonly maxQueuedOperations?: number;
+  /** Bytes of operations' arguments that may wait for a commit; more are refused with LimitError. Default: 64 MiB. */
+  readonly maxQueuedBytes?: number;
+  /** Time between heartbeats. Default: 1,000. */
+  readonly heartbeatMs?: number;
+  /** Bytes of recent frames kept in memory for repair. Default: 32 MiB. */
+  readonly recentFramesBytes?: number;
+  /** Bytes of frames that may wait for their predecessors; beyond it they are dropped and repaired later. Default: 32 MiB. */
+  readonly heldBackBytes?: number;
+}
