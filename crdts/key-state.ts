@@ -1,0 +1,91 @@
+/**
+ * The state of one key: at most one sub-state of each type, and the expiry.
+ *
+ * Conflict rule: sub-states are joined each on its own. Where two regions concurrently gave the key different types, both
+ * live; the one that was written last (its greatest dot) is visible everywhere, the other is kept, and goes with the
+ * next DEL.
+ *
+ * A key's delta is a key state too. `touched` is the greatest stamp of the frames that were merged into the key: it
+ * tells when a dead key may be forgotten (a key's dots don't say when they were removed).
+ *
+ * What merge must answer: nothing of its own; it is the product of the types' joins.
+ */
+import { compareDots } from './dot.js';
+import { deadlineOf, type ExpiryState, expiryType } from './expiry.js';
+import { isSetLive, lastSetWrite, type SetState, setType } from './or-set.js';
+import type { Stamp } from './stamp.js';
+import { isStringLive, lastStringWrite, type StringState, stringType } from './string-key.js';
+
+export interface KeyState {
+  touched: Stamp;
+  string: StringState | null;
+  set: SetState | null;
+  expiry: ExpiryState | null;
+}
+
+/** The type that clients see. */
+export type VisibleType = 'none' | 'string' | 'set';
+
+/** The sub-states by name, each with its data type. A new data type is one more line here and in {@link KeyState}. */
+export const subTypes = { string: stringType, set: setType, expiry: expiryType } as const;
+
+export function emptyKeyState(): KeyState {
+  return { touched: 0, string: null, set: null, expiry: null };
+}
+
+/** The type that wins, expired or not. */
+export function winningType(state: KeyState): VisibleType {
+  const string = state.string !== null && isStringLive(state.string);
+  const set = state.set !== null && isSetLive(state.set);
+  if (string && set) return compareDots(lastStringWrite(state.string!), lastSetWrite(state.set!)) > 0 ? 'string' : 'set';
+  return string ? 'string' : set ? 'set' : 'none';
+}
+
+/** Says whether two types live side by side: a conflict that the next DEL or SET ends. */
+export function hasHiddenType(state: KeyState): boolean {
+  return state.string !== null && isStringLive(state.string) && state.set !== null && isSetLive(state.set);
+}
+
+/** Says whether the key's deadline has come, at a Unix time in milliseconds. */
+export function isExpired(state: KeyState, nowMs: number): boolean {
+  const deadline = deadlineOf(state.expiry);
+  return deadline !== null && deadline <= nowMs;
+}
+
+/** The type that clients see at a Unix time in milliseconds. */
+export function visibleType(state: KeyState, nowMs: number): VisibleType {
+  const type = winningType(state);
+  return type === 'none' || isExpired(state, nowMs) ? 'none' : type;
+}
+
+/** Joins a delta or a state into a key; says whether the key grew. */
+export function mergeKeyState(into: KeyState, delta: KeyState): boolean {
+  let grew = false;
+  if (delta.touched > into.touched) {
+    into.touched = delta.touched;
+    grew = true;
+  }
+  if (delta.string !== null) {
+    into.string ??= stringType.empty();
+    if (stringType.merge(into.string, delta.string)) grew = true;
+  }
+  if (delta.set !== null) {
+    into.set ??= setType.empty();
+    if (setType.merge(into.set, delta.set)) grew = true;
+  }
+  if (delta.expiry !== null) {
+    into.expiry ??= expiryType.empty();
+    if (expiryType.merge(into.expiry, delta.expiry)) grew = true;
+  }
+  return grew;
+}
+
+/** A copy that shares nothing mutable. */
+export function cloneKeyState(state: KeyState): KeyState {
+  return {
+    touched: state.touched,
+    string: state.string && stringType.clone(state.string),
+    set: state.set && setType.clone(state.set),
+    expiry: state.expiry && expiryType.clone(state.expiry),
+  };
+}

@@ -1,0 +1,117 @@
+/**
+ * The string of a key: a last-writer-wins register and a resettable counter side by side.
+ *
+ * Conflict rule: the visible string is the winning SET's value plus every increment that no SET or DEL observed. SET and
+ * DEL write the register *and* reset every count that they saw; INCR only moves a count. So concurrent increments all
+ * count, whatever SET runs beside them. Onto a value that is not an integer, increments are kept but not applied.
+ *
+ * What merge must answer: which SET or DEL is the last, and which increments did it not see? (The product of the two
+ * joins answers both, each on its own.)
+ */
+import type { ByteString } from './bytes.js';
+import { type Counter, type CounterOp, counterType, counterValue } from './counter.js';
+import type { DataType } from './data-type.js';
+import { compareDots, type Dot, type Site } from './dot.js';
+import { DecodeError, NotAnIntegerError, OverflowError } from './errors.js';
+import { formatInteger, type Integer, isInt64, parseInteger, plus } from './integer.js';
+import { isPresent, type Register, registerType, valueOf } from './register.js';
+import { asArray } from './wire.js';
+
+export interface StringState {
+  register: Register;
+  /** null while nothing was ever counted: most strings never are. */
+  counter: Counter | null;
+}
+
+export type StringOp =
+  /** SET. */
+  | { readonly op: 'write'; readonly value: ByteString }
+  /** DEL. */
+  | { readonly op: 'delete' }
+  /** INCRBY; the counter's own operation. */
+  | Extract<CounterOp, { op: 'add' }>;
+
+/** Says whether the string exists: it has a value, or increments that no DEL saw. */
+export function isStringLive(state: StringState): boolean {
+  return isPresent(state.register) || (state.counter !== null && state.counter.counts.size > 0);
+}
+
+/** The visible string, or null when it doesn't exist. */
+export function stringValue(state: StringState): ByteString | null {
+  if (!isStringLive(state)) return null;
+  const value = valueOf(state.register);
+  if (state.counter === null || state.counter.counts.size === 0) return value;
+  const base = value === null ? 0 : parseInteger(value);
+  return base === null ? value : formatInteger(plus(base, counterValue(state.counter)));
+}
+
+/** The greatest dot that makes the string live: decides which type is visible where two regions chose differently. */
+export function lastStringWrite(state: StringState): Dot {
+  let last: Dot = isPresent(state.register) ? state.register : { stamp: 0, replica: '' };
+  if (state.counter !== null) {
+    for (const [replica, { since }] of state.counter.counts) {
+      const dot = { stamp: since, replica };
+      if (compareDots(dot, last) > 0) last = dot;
+    }
+  }
+  return last;
+}
+
+/** What INCRBY would make of a string. Throws NotAnIntegerError or OverflowError as Valkey does. */
+export function incremented(current: ByteString | null, by: Integer): Integer {
+  const base = current === null ? 0 : parseInteger(current);
+  if (base === null) throw new NotAnIntegerError();
+  const next = plus(base, by);
+  // Concurrent increments may have carried the value out of 64 bits; steps that lead back are allowed.
+  if (!isInt64(next) && (by >= 0 ? next > 0 : next < 0)) throw new OverflowError();
+  return next;
+}
+
+/** The data type. */
+export const stringType: DataType<StringState, StringOp> = {
+  name: 'string',
+
+  empty: () => ({ register: registerType.empty(), counter: null }),
+
+  mutate(state, op, site: Site) {
+    if (op.op === 'add') {
+      incremented(stringValue(state), op.by);
+      const counter = counterType.mutate(state.counter ?? counterType.empty(), op, site);
+      return { register: registerType.empty(), counter };
+    }
+    const counted = state.counter !== null && state.counter.counts.size > 0;
+    return {
+      register: { stamp: site.stamp, replica: site.replica, value: op.op === 'write' ? op.value : null },
+      counter: counted ? counterType.mutate(state.counter!, { op: 'reset' }, site) : null,
+    };
+  },
+
+  merge(into, delta) {
+    let grew = registerType.merge(into.register, delta.register);
+    if (delta.counter !== null) {
+      into.counter ??= counterType.empty();
+      if (counterType.merge(into.counter, delta.counter)) grew = true;
+      if (into.counter.counts.size === 0 && into.counter.resets.size === 0) into.counter = null;
+    }
+    return grew;
+  },
+
+  clone: (state) => ({
+    register: registerType.clone(state.register),
+    counter: state.counter === null ? null : counterType.clone(state.counter),
+  }),
+
+  toWire(state, writer) {
+    const register = registerType.toWire(state.register, writer);
+    return state.counter === null ? [register] : [register, counterType.toWire(state.counter, writer)];
+  },
+
+  fromWire(wire, reader) {
+    const parts = asArray(wire, 'string', 2);
+    const register = registerType.fromWire(parts[0], reader);
+    if (parts.length === 1) return { register, counter: null };
+    const counter = counterType.fromWire(parts[1], reader);
+    if (counter.counts.size + counter.resets.size === 0) throw new DecodeError('an empty counter is not canonical');
+    return { register, counter };
+  },
+};

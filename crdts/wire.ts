@@ -1,0 +1,148 @@
+/**
+ * The parts that wire forms are made of. A wire form is a tree of arrays, non-negative integers and byte strings that any
+ * msgpack library can write; this file has no codec of its own.
+ *
+ * Two things keep it small: replica ids are indices into a table that comes once per frame, and stamps are
+ * distances below a base stamp (the frame's own), which no stamp inside may exceed.
+ *
+ * Readers trust nothing: every tree may come from a broken or hostile peer. What they accept is canonical, so decoding
+ * and encoding again gives the same bytes.
+ */
+import { type ByteString, isAscii, fromUint8Array, toUint8Array } from './bytes.js';
+import type { Dot, ReplicaId } from './dot.js';
+import { DecodeError, InvariantError } from './errors.js';
+import { isStamp, type Stamp } from './stamp.js';
+import type { VersionVector } from './version-vector.js';
+
+/** Bytes on the wire: a string when all are ASCII, an array of bytes otherwise, so that no codec mistakes them for text. */
+export type WireBytes = string | Uint8Array;
+
+/** Bounds of a single wire form; a reader throws DecodeError beyond them. */
+export const WIRE_LIMITS = {
+  /** Replicas in one table. */
+  replicas: 4096,
+  /** Characters of a replica id. */
+  replicaIdLength: 64,
+  /** Decimal digits of a count. */
+  countDigits: 40,
+} as const;
+
+/** Collects the replica table while a form is written. */
+export class WireWriter {
+  readonly #base: Stamp;
+  readonly #index = new Map<ReplicaId, number>();
+
+  /** @param base no stamp written may be greater; @param replicas ids that come first in the table */
+  constructor(base: Stamp, replicas: readonly ReplicaId[] = []) {
+    this.#base = base;
+    for (const id of replicas) this.replica(id);
+  }
+
+  /** The table so far: position → replica id. */
+  get replicas(): ReplicaId[] {
+    return [...this.#index.keys()];
+  }
+
+  replica(id: ReplicaId): number {
+    let index = this.#index.get(id);
+    if (index === undefined) {
+      index = this.#index.size;
+      this.#index.set(id, index);
+    }
+    return index;
+  }
+
+  stamp(stamp: Stamp): number {
+    if (stamp > this.#base) throw new InvariantError(`stamp ${stamp} is above its base ${this.#base}`);
+    return this.#base - stamp;
+  }
+
+  bytes(value: ByteString): WireBytes {
+    return isAscii(value) ? value : toUint8Array(value);
+  }
+
+  /** A version vector as [replica, stamp, …], in the order of the replica ids. */
+  vector(vector: ReadonlyMap<ReplicaId, Stamp>): number[] {
+    const out: number[] = [];
+    const ids = vector.size > 1 ? [...vector.keys()].sort() : vector.keys();
+    for (const id of ids) out.push(this.replica(id), this.stamp(vector.get(id) ?? 0));
+    return out;
+  }
+}
+
+/** Checks and reads what a {@link WireWriter} wrote. Every method throws DecodeError on anything else. */
+export class WireReader {
+  readonly #base: Stamp;
+  readonly #replicas: readonly ReplicaId[];
+  readonly #maxBytes: number;
+
+  /** @param maxBytes the longest byte string accepted */
+  constructor(base: Stamp, replicas: unknown, maxBytes: number) {
+    if (!isStamp(base)) throw new DecodeError('the base is not a stamp');
+    this.#base = base;
+    this.#maxBytes = maxBytes;
+    const table = asArray(replicas, 'replica table', WIRE_LIMITS.replicas);
+    for (const id of table) {
+      if (typeof id !== 'string' || id === '' || id.length > WIRE_LIMITS.replicaIdLength || !isAscii(id)) {
+        throw new DecodeError('a replica id is not 1 to 64 ASCII characters');
+      }
+    }
+    if (new Set(table).size !== table.length) throw new DecodeError('a replica stands twice in its table');
+    this.#replicas = table as ReplicaId[];
+  }
+
+  replica(wire: unknown): ReplicaId {
+    const id = typeof wire === 'number' ? this.#replicas[wire] : undefined;
+    if (id === undefined) throw new DecodeError('a replica index is outside its table');
+    return id;
+  }
+
+  stamp(wire: unknown): Stamp {
+    if (!isStamp(wire) || wire >= this.#base) throw new DecodeError('a stamp is out of range');
+    return this.#base - wire;
+  }
+
+  bytes(wire: unknown): ByteString {
+    if (typeof wire === 'string') {
+      if (!isAscii(wire)) throw new DecodeError('a byte string came as text that is not ASCII');
+      if (wire.length > this.#maxBytes) throw new DecodeError(`a byte string is longer than ${this.#maxBytes} bytes`);
+      return wire as ByteString;
+    }
+    if (!(wire instanceof Uint8Array)) throw new DecodeError('a byte string is missing');
+    if (wire.length > this.#maxBytes) throw new DecodeError(`a byte string is longer than ${this.#maxBytes} bytes`);
+    const value = fromUint8Array(wire);
+    if (isAscii(value)) throw new DecodeError('an ASCII byte string came as an array: not canonical');
+    return value;
+  }
+
+  vector(wire: unknown): VersionVector {
+    const flat = asArray(wire, 'version vector', 2 * WIRE_LIMITS.replicas);
+    if (flat.length % 2 !== 0) throw new DecodeError('a version vector has an odd length');
+    const vector: VersionVector = new Map();
+    let last = '';
+    for (let i = 0; i < flat.length; i += 2) {
+      const id = this.replica(flat[i]);
+      if (id <= last) throw new DecodeError('a version vector is not in the order of its replicas');
+      last = id;
+      vector.set(id, this.stamp(flat[i + 1]));
+    }
+    return vector;
+  }
+
+  /** Throws unless a context covers a dot: a dot that its own context denies would come and go with the order of merges. */
+  requireCovered(context: ReadonlyMap<ReplicaId, Stamp>, dot: Dot): void {
+    if ((context.get(dot.replica) ?? 0) < dot.stamp) throw new DecodeError('a context does not cover its own dot');
+  }
+}
+
+/** Checks that a wire value is an array of at most `limit` items. */
+export function asArray(wire: unknown, what: string, limit = Number.POSITIVE_INFINITY): unknown[] {
+  if (!Array.isArray(wire)) throw new DecodeError(`${what}: an array is missing`);
+  if (wire.length > limit) throw new DecodeError(`${what}: more than ${limit} items`);
+  return wire;
+}
+
+/** Compares byte strings byte by byte. */
+export function compareBytes(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
