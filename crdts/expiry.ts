@@ -35,7 +35,8 @@ export const expiryType = multiValueType<Deadline>(
   (deadline) => deadline,
   (wire) => {
     if (wire === null) return null;
-    if (typeof wire === 'number' && Number.isSafeInteger(wire) && wire >= 0 && wire <= MAX_DEADLINE_MS) return wire;
+    if (typeof wire === 'number' && Number.isSafeInteger(wire) && wire >= 0 && wire <= MAX_DEADLINE_MS)
+      return wire;
     throw new DecodeError('a deadline is not a time in milliseconds');
   },
 );

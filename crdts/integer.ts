@@ -71,7 +71,12 @@ export function countToWire(value: Integer): number | string {
 export function countFromWire(wire: unknown): Integer {
   if (typeof wire === 'number') {
     if (Number.isSafeInteger(wire) && wire >= 0) return wire;
-  } else if (typeof wire === 'string' && wire.length <= WIRE_LIMITS.countDigits && isAscii(wire) && /^[1-9][0-9]*$/.test(wire)) {
+  } else if (
+    typeof wire === 'string' &&
+    wire.length <= WIRE_LIMITS.countDigits &&
+    isAscii(wire) &&
+    /^[1-9][0-9]*$/.test(wire)
+  ) {
     const value = integer(BigInt(wire));
     if (typeof value === 'bigint') return value;
   }

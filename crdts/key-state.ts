@@ -37,7 +37,8 @@ export function emptyKeyState(): KeyState {
 export function winningType(state: KeyState): VisibleType {
   const string = state.string !== null && isStringLive(state.string);
   const set = state.set !== null && isSetLive(state.set);
-  if (string && set) return compareDots(lastStringWrite(state.string!), lastSetWrite(state.set!)) > 0 ? 'string' : 'set';
+  if (string && set)
+    return compareDots(lastStringWrite(state.string!), lastSetWrite(state.set!)) > 0 ? 'string' : 'set';
   return string ? 'string' : set ? 'set' : 'none';
 }
 

@@ -90,7 +90,8 @@ function joinDots(
   if (mine === theirs) return mine;
   const kept: Dot[] = [];
   for (const dot of mine) {
-    if (!covers(theirContext, dot.replica, dot.stamp) || theirs.some((other) => sameDot(dot, other))) kept.push(dot);
+    if (!covers(theirContext, dot.replica, dot.stamp) || theirs.some((other) => sameDot(dot, other)))
+      kept.push(dot);
   }
   for (const dot of theirs) if (!covers(myContext, dot.replica, dot.stamp)) kept.push(dot);
   if (sameDots(kept, mine)) return mine;
@@ -198,7 +199,12 @@ export const setType: DataType<SetState, SetOp> = {
   fromWire(wire, reader: WireReader) {
     const parts = asArray(wire, 'set', 3);
     if (parts[2] !== 0 && parts[2] !== 1) throw new DecodeError('a set does not say whether it is whole');
-    const state: SetState = { context: reader.vector(parts[0]), entries: new Map(), whole: parts[2] === 1, size: 0 };
+    const state: SetState = {
+      context: reader.vector(parts[0]),
+      entries: new Map(),
+      whole: parts[2] === 1,
+      size: 0,
+    };
     const groups = asArray(parts[1], 'set entries');
     if (groups.length % 2 !== 0) throw new DecodeError('set entries are not in pairs');
     let lastLabel: string | null = null;
@@ -214,7 +220,8 @@ export const setType: DataType<SetState, SetOp> = {
       let lastMember: string | null = null;
       for (const item of members) {
         const member = reader.bytes(item);
-        if (lastMember !== null && member <= lastMember) throw new DecodeError('set members are not in order');
+        if (lastMember !== null && member <= lastMember)
+          throw new DecodeError('set members are not in order');
         lastMember = member;
         if (state.entries.has(member)) throw new DecodeError('a set names a member twice');
         state.entries.set(member, dots);

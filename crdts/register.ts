@@ -58,7 +58,11 @@ export const registerType: DataType<Register, RegisterOp> = {
   toWire(state, writer: WireWriter) {
     if (state.stamp === 0) return [];
     const value = valueOf(state);
-    return [writer.stamp(state.stamp), writer.replica(state.replica), value === null ? null : writer.bytes(value)];
+    return [
+      writer.stamp(state.stamp),
+      writer.replica(state.replica),
+      value === null ? null : writer.bytes(value),
+    ];
   },
 
   fromWire(wire, reader: WireReader) {

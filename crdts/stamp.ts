@@ -77,7 +77,8 @@ export class HybridClock {
 
   /** Makes every later stamp greater than this one. Throws {@link StampRangeError} when it {@link isAhead} or malformed. */
   observe(stamp: Stamp): void {
-    if (!isStamp(stamp)) throw new StampRangeError(`${stamp} is not a stamp: it must be an integer from 0 to 2^53-1`);
+    if (!isStamp(stamp))
+      throw new StampRangeError(`${stamp} is not a stamp: it must be an integer from 0 to 2^53-1`);
     if (this.isAhead(stamp)) {
       throw new StampRangeError(`stamp ${stamp} is more than ${this.#maxDriftMs} ms ahead of this clock`);
     }

@@ -111,7 +111,8 @@ export const stringType: DataType<StringState, StringOp> = {
     const register = registerType.fromWire(parts[0], reader);
     if (parts.length === 1) return { register, counter: null };
     const counter = counterType.fromWire(parts[1], reader);
-    if (counter.counts.size + counter.resets.size === 0) throw new DecodeError('an empty counter is not canonical');
+    if (counter.counts.size + counter.resets.size === 0)
+      throw new DecodeError('an empty counter is not canonical');
     return { register, counter };
   },
 };

@@ -8,7 +8,7 @@
  * Readers trust nothing: every tree may come from a broken or hostile peer. What they accept is canonical, so decoding
  * and encoding again gives the same bytes.
  */
-import { type ByteString, isAscii, fromUint8Array, toUint8Array } from './bytes.js';
+import { type ByteString, fromUint8Array, isAscii, toUint8Array } from './bytes.js';
 import type { Dot, ReplicaId } from './dot.js';
 import { DecodeError, InvariantError } from './errors.js';
 import { isStamp, type Stamp } from './stamp.js';
@@ -105,11 +105,13 @@ export class WireReader {
   bytes(wire: unknown): ByteString {
     if (typeof wire === 'string') {
       if (!isAscii(wire)) throw new DecodeError('a byte string came as text that is not ASCII');
-      if (wire.length > this.#maxBytes) throw new DecodeError(`a byte string is longer than ${this.#maxBytes} bytes`);
+      if (wire.length > this.#maxBytes)
+        throw new DecodeError(`a byte string is longer than ${this.#maxBytes} bytes`);
       return wire as ByteString;
     }
     if (!(wire instanceof Uint8Array)) throw new DecodeError('a byte string is missing');
-    if (wire.length > this.#maxBytes) throw new DecodeError(`a byte string is longer than ${this.#maxBytes} bytes`);
+    if (wire.length > this.#maxBytes)
+      throw new DecodeError(`a byte string is longer than ${this.#maxBytes} bytes`);
     const value = fromUint8Array(wire);
     if (isAscii(value)) throw new DecodeError('an ASCII byte string came as an array: not canonical');
     return value;
@@ -131,7 +133,8 @@ export class WireReader {
 
   /** Throws unless a context covers a dot: a dot that its own context denies would come and go with the order of merges. */
   requireCovered(context: ReadonlyMap<ReplicaId, Stamp>, dot: Dot): void {
-    if ((context.get(dot.replica) ?? 0) < dot.stamp) throw new DecodeError('a context does not cover its own dot');
+    if ((context.get(dot.replica) ?? 0) < dot.stamp)
+      throw new DecodeError('a context does not cover its own dot');
   }
 }
 

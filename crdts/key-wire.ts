@@ -1,0 +1,49 @@
+/**
+ * Wire form of a key's state or delta: [tag, body, tag, body, …], in the order of the tags. `touched` isn't part of it:
+ * it is the stamp of the frame that carries the delta, the base of all stamps inside.
+ */
+import { DecodeError } from './errors.js';
+import { type ExpiryState, expiryType } from './expiry.js';
+import { emptyKeyState, type KeyState } from './key-state.js';
+import { type SetState, setType } from './or-set.js';
+import type { Stamp } from './stamp.js';
+import { type StringState, stringType } from './string-key.js';
+import type { WireReader, WireWriter } from './wire.js';
+
+const STRING_TAG = 1;
+const SET_TAG = 2;
+const EXPIRY_TAG = 3;
+
+/** Appends a key's sub-states to a wire form. */
+export function writeKeyState(state: KeyState, writer: WireWriter, out: unknown[]): void {
+  if (state.string !== null) out.push(STRING_TAG, stringType.toWire(state.string, writer));
+  if (state.set !== null) out.push(SET_TAG, setType.toWire(state.set, writer));
+  if (state.expiry !== null) out.push(EXPIRY_TAG, expiryType.toWire(state.expiry, writer));
+}
+
+/** Reads what {@link writeKeyState} wrote, from a position on. Throws DecodeError on anything else. */
+export function readKeyState(
+  wire: readonly unknown[],
+  from: number,
+  touched: Stamp,
+  reader: WireReader,
+): KeyState {
+  const state = emptyKeyState();
+  state.touched = touched;
+  if ((wire.length - from) % 2 !== 0) throw new DecodeError('a key does not consist of tags and bodies');
+  let last = 0;
+  for (let i = from; i < wire.length; i += 2) {
+    const tag = wire[i];
+    if (typeof tag !== 'number' || tag <= last) throw new DecodeError('the tags of a key are not in order');
+    last = tag;
+    const body = wire[i + 1];
+    if (tag === STRING_TAG) state.string = stringType.fromWire(body, reader) as StringState;
+    else if (tag === SET_TAG) state.set = setType.fromWire(body, reader) as SetState;
+    else if (tag === EXPIRY_TAG) state.expiry = expiryType.fromWire(body, reader) as ExpiryState;
+    else
+      throw new DecodeError(
+        `unknown data type ${tag}: this node is older than its peer, or the peer is broken`,
+      );
+  }
+  return state;
+}
