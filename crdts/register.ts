@@ -32,7 +32,7 @@ export function isPresent(register: Register): boolean {
 }
 
 /** The value's bytes, or null. Throws InvariantError when they weren't loaded. */
-export function valueOf(register: Register): ByteString | null {
+export function registerValue(register: Register): ByteString | null {
   if (register.value === UNLOADED) throw new InvariantError('the value of this register was not loaded');
   return register.value;
 }
@@ -57,7 +57,7 @@ export const registerType: DataType<Register, RegisterOp> = {
 
   toWire(state, writer: WireWriter) {
     if (state.stamp === 0) return [];
-    const value = valueOf(state);
+    const value = registerValue(state);
     return [
       writer.stamp(state.stamp),
       writer.replica(state.replica),

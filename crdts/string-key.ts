@@ -14,7 +14,7 @@ import type { DataType } from './data-type.js';
 import { compareDots, type Dot, type Site } from './dot.js';
 import { DecodeError, NotAnIntegerError, OverflowError } from './errors.js';
 import { formatInteger, type Integer, isInt64, parseInteger, plus } from './integer.js';
-import { isPresent, type Register, registerType, valueOf } from './register.js';
+import { isPresent, type Register, registerType, registerValue } from './register.js';
 import { asArray } from './wire.js';
 
 export interface StringState {
@@ -39,7 +39,7 @@ export function isStringLive(state: StringState): boolean {
 /** The visible string, or null when it doesn't exist. */
 export function stringValue(state: StringState): ByteString | null {
   if (!isStringLive(state)) return null;
-  const value = valueOf(state.register);
+  const value = registerValue(state.register);
   if (state.counter === null || state.counter.counts.size === 0) return value;
   const base = value === null ? 0 : parseInteger(value);
   return base === null ? value : formatInteger(plus(base, counterValue(state.counter)));
