@@ -43,7 +43,12 @@ export interface Mesh {
   /** The largest message that `broadcast` takes. */
   readonly maxBroadcastBytes: number;
   /** Asks one member. The iteration throws PeerError when the peer is unreachable, unknown, refuses, breaks off or times out. */
-  request(peer: PeerId, protocol: string, body: Uint8Array, options?: RequestOptions): AsyncIterable<Uint8Array>;
+  request(
+    peer: PeerId,
+    protocol: string,
+    body: Uint8Array,
+    options?: RequestOptions,
+  ): AsyncIterable<Uint8Array>;
   /** Members that are reachable now. */
   peers(): PeerId[];
   /** Breaks the connection to a peer and refuses it from now on, with a reason for the log. */
