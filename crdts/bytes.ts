@@ -8,6 +8,8 @@
  * The brand keeps text out: `'é' as ByteString` is a lie about bytes, so text enters through {@link utf8} and
  * leaves through {@link text} only.
  */
+import { ArgumentError } from './errors.js';
+
 declare const byteStringBrand: unique symbol;
 
 /** A string whose every code unit is a byte, 0–255. */
@@ -19,7 +21,8 @@ const NON_ASCII = /[^\x00-\x7f]/;
 const NON_BYTE = /[^\x00-\xff]/;
 
 const encoder = new TextEncoder();
-const decoder = new TextDecoder('utf-8');
+// Without ignoreBOM, a leading byte order mark would vanish.
+const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
 /** Says whether every byte is below 128: then bytes, text and UTF-8 are the same characters. */
 export function isAscii(value: string): boolean {
@@ -51,9 +54,16 @@ export function fromUint8Array(bytes: Uint8Array): ByteString {
   return out as ByteString;
 }
 
-/** Copies a {@link ByteString} into an array of bytes. */
+/** Copies a {@link ByteString} into an array of bytes. Throws ArgumentError when it is text beyond U+00FF after all. */
 export function toUint8Array(value: ByteString): Uint8Array {
   const bytes = new Uint8Array(value.length);
-  for (let i = 0; i < value.length; i += 1) bytes[i] = value.charCodeAt(i);
+  let all = 0;
+  for (let i = 0; i < value.length; i += 1) {
+    const unit = value.charCodeAt(i);
+    all |= unit;
+    bytes[i] = unit;
+  }
+  if (all > 255)
+    throw new ArgumentError('a byte string holds a character that is not a byte: encode text with utf8()');
   return bytes;
 }

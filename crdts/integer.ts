@@ -3,7 +3,7 @@
  * the common case allocates nothing.
  */
 import { type ByteString, isAscii } from './bytes.js';
-import { DecodeError } from './errors.js';
+import { DecodeError, NotAnIntegerError } from './errors.js';
 import { WIRE_LIMITS } from './wire.js';
 
 /** A whole number: a JavaScript number exactly when that is safe. */
@@ -40,6 +40,13 @@ export function isInt64(value: Integer): boolean {
   return typeof value === 'number' || (value >= MIN_INT64 && value <= MAX_INT64);
 }
 
+/** Throws NotAnIntegerError unless a value is an {@link Integer} in its one form that fits in signed 64 bits. */
+export function requireInt64(value: unknown): asserts value is Integer {
+  if (typeof value === 'number' ? Number.isSafeInteger(value) : typeof value === 'bigint' && isInt64(value))
+    return;
+  throw new NotAnIntegerError();
+}
+
 const DECIMAL = /^(?:0|-?[1-9][0-9]{0,18})$/;
 const WIDE_DECIMAL = /^-?[1-9][0-9]*$/;
 
@@ -70,7 +77,7 @@ export function countToWire(value: Integer): number | string {
 /** Reads {@link countToWire}; throws DecodeError on anything else. */
 export function countFromWire(wire: unknown): Integer {
   if (typeof wire === 'number') {
-    if (Number.isSafeInteger(wire) && wire >= 0) return wire;
+    if (Number.isSafeInteger(wire) && wire >= 0 && !Object.is(wire, -0)) return wire;
   } else if (
     typeof wire === 'string' &&
     wire.length <= WIRE_LIMITS.countDigits &&

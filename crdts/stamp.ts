@@ -65,9 +65,10 @@ export class HybridClock {
 
   /** Gives the next stamp. Throws {@link StampRangeError} after the year 2089. */
   next(): Stamp {
-    this.#last = Math.max(stampAt(this.#now()), this.#last + 1);
-    if (this.#last > MAX_STAMP) throw new StampRangeError('the clock has run past its last stamp');
-    return this.#last;
+    const next = Math.max(stampAt(this.#now()), this.#last + 1);
+    if (next > MAX_STAMP) throw new StampRangeError('the clock has run past its last stamp');
+    this.#last = next;
+    return next;
   }
 
   /** Says whether a stamp is further ahead than the allowed drift: then it must be held back, not observed. */

@@ -98,7 +98,8 @@ export class WireReader {
   }
 
   stamp(wire: unknown): Stamp {
-    if (!isStamp(wire) || wire >= this.#base) throw new DecodeError('a stamp is out of range');
+    if (!isStamp(wire) || wire >= this.#base || Object.is(wire, -0))
+      throw new DecodeError('a stamp is out of range');
     return this.#base - wire;
   }
 
