@@ -46,7 +46,12 @@ export const registerType: DataType<Register, RegisterOp> = {
   mutate: (_state, op, site: Site) => ({ stamp: site.stamp, replica: site.replica, value: op.value }),
 
   merge(into, delta) {
-    if (compareDots(delta, into) <= 0) return false;
+    const order = compareDots(delta, into);
+    if (order <= 0) {
+      // The same write, with its bytes: not news, but they may be wanted.
+      if (order === 0 && into.value === UNLOADED) into.value = delta.value;
+      return false;
+    }
     into.stamp = delta.stamp;
     into.replica = delta.replica;
     into.value = delta.value;
