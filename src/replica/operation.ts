@@ -52,13 +52,15 @@ export interface Transaction {
   cardinality(key: ByteString): number;
   /** The deadline; null = no expiry, undefined = no such key. */
   deadline(key: ByteString): number | null | undefined;
-  /** Sets the deadline, or with null removes it; says whether the key was there. A deadline that is not in the future deletes the key. */
+  /** Sets the deadline, or with null removes it; says whether the key was there. Needs `value`. A deadline that is not in the future deletes the key. */
   expire(key: ByteString, deadlineMs: number | null): boolean;
 }
 
 /** An operation. `run` may be called more than once (after a commit that failed): it must depend on nothing but its transaction. */
 export interface Operation<T> {
   readonly needs: readonly Need[];
+  /** Roughly how many bytes its arguments hold, for the bounds on queue and batch. Default: 0. */
+  readonly bytes?: number;
   run(tx: Transaction): T;
 }
 

@@ -1,0 +1,73 @@
+/** Conflicts: which concurrent write lost, to which, and why. Reported, never decided here: the joins decide. */
+import type { ByteString } from '../../crdts/bytes.js';
+import { compareDots, type Dot, type ReplicaId } from '../../crdts/dot.js';
+import type { KeyState } from '../../crdts/key-state.js';
+import { type Register, UNLOADED } from '../../crdts/register.js';
+import { covers, mergeVectors, type VersionVector } from '../../crdts/version-vector.js';
+import type { Frame } from './frame.js';
+
+/** One side of a conflict. */
+export interface ConflictSide extends Dot {
+  /** What was written; null = a deletion; undefined = not known any more. */
+  readonly value: ByteString | null | undefined;
+}
+
+/** Two regions wrote a key concurrently, and one write was lost. */
+export interface Conflict {
+  readonly key: ByteString;
+  readonly winner: ConflictSide;
+  readonly loser: ConflictSide;
+  /** 'later': the winner's stamp is greater. 'replica': the stamps are equal, the winner's replica id is greater. */
+  readonly reason: 'later' | 'replica';
+}
+
+/** Follows what each replica had applied when it made its frames, as far as this node knows. */
+export class Knowledge {
+  readonly #seen = new Map<ReplicaId, VersionVector>();
+
+  /** Takes in a frame that is applied now; frames of one replica come in their order. */
+  learn(frame: Frame): void {
+    const seen = this.#seen.get(frame.replica);
+    if (frame.full) this.#seen.set(frame.replica, new Map(frame.deps));
+    else if (seen !== undefined) mergeVectors(seen, frame.deps);
+  }
+
+  /** Forgets all: what comes next may not join on to what was known. */
+  clear(): void {
+    this.#seen.clear();
+  }
+
+  /** Says whether a replica had surely *not* seen a dot when it made its latest frame. */
+  hadNotSeen(replica: ReplicaId, dot: Dot): boolean {
+    const seen = this.#seen.get(replica);
+    return seen !== undefined && replica !== dot.replica && !covers(seen, dot.replica, dot.stamp);
+  }
+}
+
+/** Finds the conflict that merging a frame's delta into a key is about to settle, if there is one. */
+export function findConflict(
+  key: ByteString,
+  local: KeyState,
+  delta: KeyState,
+  from: ReplicaId,
+  knowledge: Knowledge,
+): Conflict | null {
+  const mine = local.string?.register;
+  const theirs = delta.string?.register;
+  if (mine === undefined || theirs === undefined || mine.stamp === 0 || theirs.stamp === 0) return null;
+  const order = compareDots(mine, theirs);
+  // A register that another replica wrote travels along with EXPIRE: no write of the sender's.
+  if (order === 0 || theirs.replica !== from || !knowledge.hadNotSeen(from, mine)) return null;
+  const [winner, loser] = order > 0 ? [mine, theirs] : [theirs, mine];
+  return {
+    key,
+    winner: side(winner),
+    loser: side(loser),
+    reason: mine.stamp === theirs.stamp ? 'replica' : 'later',
+  };
+}
+
+function side(register: Register): ConflictSide {
+  const value = register.value === UNLOADED ? undefined : register.value;
+  return { stamp: register.stamp, replica: register.replica, value };
+}

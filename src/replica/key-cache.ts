@@ -1,0 +1,76 @@
+/**
+ * A bounded cache of key records, with second-chance eviction (clock).
+ *
+ * Anything may be evicted at any time: a load that is called after a commit was called sees that commit, so a record that
+ * comes back is never older than the one that went.
+ */
+import type { ByteString } from '../../crdts/bytes.js';
+import { UNLOADED } from '../../crdts/register.js';
+import type { KeyRecord } from './key-record.js';
+
+/** Strings up to this many bytes stay with their record; longer ones stay in the store. */
+const MAX_CACHED_VALUE_BYTES = 256;
+
+/** Whole sets up to this many members stay with their record. */
+const MAX_CACHED_MEMBERS = 4096;
+
+export class KeyCache {
+  readonly #records = new Map<ByteString, KeyRecord>();
+  readonly #maxKeys: number;
+
+  /** @param maxKeys how many records are kept. Each takes about 1 KiB, one with a cached set up to 1 MiB. */
+  constructor(maxKeys: number) {
+    this.#maxKeys = maxKeys;
+  }
+
+  get size(): number {
+    return this.#records.size;
+  }
+
+  get(key: ByteString): KeyRecord | undefined {
+    const record = this.#records.get(key);
+    if (record !== undefined) record.used = true;
+    return record;
+  }
+
+  set(record: KeyRecord): void {
+    this.#records.set(record.key, record);
+  }
+
+  /** Forgets everything: what was assumed of commits under way didn't come true. */
+  clear(): void {
+    this.#records.clear();
+  }
+
+  /** Lets go of what a record needn't hold, once a batch is done with it. */
+  release(record: KeyRecord): void {
+    const { string, set } = record.state;
+    if (set !== null && set.entries.size > MAX_CACHED_MEMBERS) {
+      this.#records.delete(record.key);
+      return;
+    }
+    if (string === null) return;
+    const { value } = string.register;
+    // Where increments add to it, the bytes are in the header anyway.
+    if (
+      typeof value === 'string' &&
+      value.length > MAX_CACHED_VALUE_BYTES &&
+      (string.counter?.counts.size ?? 0) === 0 &&
+      set === null
+    ) {
+      string.register.value = UNLOADED;
+    }
+  }
+
+  /** Evicts down to the bound. */
+  trim(): void {
+    for (const [key, record] of this.#records) {
+      if (this.#records.size <= this.#maxKeys) return;
+      this.#records.delete(key);
+      if (record.used) {
+        record.used = false;
+        this.#records.set(key, record);
+      }
+    }
+  }
+}

@@ -1,0 +1,189 @@
+/**
+ * Key records: what a node holds in memory of one key, and how that is kept in a store.
+ *
+ * A string's bytes stay native in the store, so the header holds them only where the native value is something else:
+ * when increments add to them, or when another type hides them. A record may know part of a set: the members it loaded.
+ *
+ * Header, positional: [touched, replicas, tag, body, …]
+ * - 1, [stamp, replica, place] or [stamp, replica, 2, value], counts?: place 0 = deleted, 1 = native, 2 = here
+ * - 2, context, size, digest of all members
+ * - 3, expiry (crdts/expiry.ts)
+ * An entry, positional: [replica id, stamp, …].
+ */
+import { type ByteString, isAscii } from '../../crdts/bytes.js';
+import { counterType } from '../../crdts/counter.js';
+import { expiryType } from '../../crdts/expiry.js';
+import { emptyKeyState, type KeyState, winningType } from '../../crdts/key-state.js';
+import type { Dots } from '../../crdts/or-set.js';
+import { registerType, registerValue, UNLOADED } from '../../crdts/register.js';
+import { isStamp } from '../../crdts/stamp.js';
+import { stringValue } from '../../crdts/string-key.js';
+import { asArray, WireReader, WireWriter } from '../../crdts/wire.js';
+import { DecodeError } from '../errors.js';
+import type { LoadedKey } from '../store/store.js';
+import { packBytes, unpackBytes } from './msgpack.js';
+
+const STRING_TAG = 1;
+const SET_TAG = 2;
+const EXPIRY_TAG = 3;
+const DELETED = 0;
+const NATIVE = 1;
+const HERE = 2;
+
+/** A key in memory. `state` includes the effects of commits that are still under way. */
+export interface KeyRecord {
+  readonly key: ByteString;
+  /** The header as stored once all commits under way have succeeded. */
+  header: ByteString | null;
+  state: KeyState;
+  /** Digest of all members of the set, loaded or not. */
+  membersDigest: number;
+  /** True when the native value is gone though the header says that it is there: it expired or was removed past us. */
+  nativeMissing: boolean;
+  /** Used since the cache last looked: evict another one first. */
+  used: boolean;
+}
+
+/** The record of a key that the store has nothing of. */
+export function emptyRecord(key: ByteString): KeyRecord {
+  return {
+    key,
+    header: null,
+    state: emptyKeyState(),
+    membersDigest: 0,
+    nativeMissing: false,
+    used: true,
+  };
+}
+
+/** Says whether the string's bytes must stand in the header, because the native value is something else. */
+function standsInHeader(state: KeyState): boolean {
+  const string = state.string!;
+  if (winningType(state) !== 'string') return true;
+  return (
+    string.counter !== null &&
+    string.counter.counts.size > 0 &&
+    stringValue(state.string!) !== registerValue(string.register)
+  );
+}
+
+/** Encodes the header of a record. */
+export function encodeHeader(record: KeyRecord): ByteString {
+  const { state } = record;
+  const writer = new WireWriter(state.touched);
+  const tags: unknown[] = [];
+  if (state.string !== null) {
+    const { register, counter } = state.string;
+    let body: unknown[] = [];
+    if (register.stamp !== 0) {
+      const place = register.value === null ? DELETED : standsInHeader(state) ? HERE : NATIVE;
+      body = [writer.stamp(register.stamp), writer.replica(register.replica), place];
+      if (place === HERE) body.push(writer.bytes(registerValue(register) as ByteString));
+    }
+    tags.push(STRING_TAG, body);
+    if (counter !== null) body.push(counterType.toWire(counter, writer));
+  }
+  if (state.set !== null) {
+    tags.push(SET_TAG, [writer.vector(state.set.context), state.set.size, record.membersDigest]);
+  }
+  if (state.expiry !== null) tags.push(EXPIRY_TAG, expiryType.toWire(state.expiry, writer));
+  return packBytes([state.touched, writer.replicas, ...tags]);
+}
+
+/** Makes a record of what a store loaded. Throws DecodeError when the stored bytes are damaged. */
+export function decodeRecord(
+  key: ByteString,
+  loaded: LoadedKey,
+  asked: { value: boolean; whole: boolean; members: readonly ByteString[] },
+): KeyRecord {
+  const record = emptyRecord(key);
+  record.header = loaded.header;
+  if (loaded.header === null) return record;
+  const parts = asArray(unpackBytes(loaded.header), 'header');
+  const touched = parts[0];
+  if (!isStamp(touched)) throw new DecodeError('a stored header has no stamp');
+  const reader = new WireReader(touched, parts[1], Number.MAX_SAFE_INTEGER);
+  const { state } = record;
+  state.touched = touched;
+  for (let i = 2; i < parts.length; i += 2) {
+    const body = asArray(parts[i + 1], 'stored sub-state');
+    if (parts[i] === STRING_TAG) readString(record, body, reader, loaded.value, asked.value);
+    else if (parts[i] === SET_TAG) readSet(record, body, reader);
+    else if (parts[i] === EXPIRY_TAG) state.expiry = expiryType.fromWire(body, reader);
+    else throw new DecodeError('a stored header has an unknown sub-state: it was written by a newer release');
+  }
+  addEntries(record, loaded, asked);
+  return record;
+}
+
+function readString(
+  record: KeyRecord,
+  body: unknown[],
+  reader: WireReader,
+  native: ByteString | null,
+  asked: boolean,
+): void {
+  const register = registerType.empty();
+  let rest = 0;
+  if (body.length >= 3) {
+    register.stamp = reader.stamp(body[0]);
+    register.replica = reader.replica(body[1]);
+    rest = 3;
+    if (body[2] === HERE) {
+      register.value = reader.bytes(body[3]);
+      rest = 4;
+    } else if (body[2] === NATIVE) {
+      register.value = asked && native !== null ? native : UNLOADED;
+      record.nativeMissing = asked && native === null;
+    }
+  }
+  record.state.string = {
+    register,
+    counter: body.length > rest ? counterType.fromWire(body[rest], reader) : null,
+  };
+}
+
+function readSet(record: KeyRecord, body: unknown[], reader: WireReader): void {
+  const [context, size, digest] = body;
+  if (typeof size !== 'number' || typeof digest !== 'number')
+    throw new DecodeError('a stored set has no size');
+  record.state.set = { context: reader.vector(context), entries: new Map(), whole: size === 0, size };
+  record.membersDigest = digest;
+}
+
+/** Adds loaded entries to a record's set; asked-for members that have none are known to be absent. */
+export function addEntries(
+  record: KeyRecord,
+  loaded: LoadedKey,
+  asked: { whole: boolean; members: readonly ByteString[] },
+): void {
+  const { set } = record.state;
+  if (set === null || set.whole) return;
+  for (const [member, entry] of loaded.entries)
+    if (!set.entries.has(member)) set.entries.set(member, decodeEntry(entry));
+  if (asked.whole) {
+    for (const [member, dots] of set.entries) if (dots.length === 0) set.entries.delete(member);
+    set.whole = true;
+    set.size = set.entries.size;
+    return;
+  }
+  for (const member of asked.members) if (!set.entries.has(member)) set.entries.set(member, []);
+}
+
+/** Encodes the dots of one member. */
+export function encodeEntry(dots: Dots): ByteString {
+  return packBytes(dots.flatMap((dot) => [dot.replica, dot.stamp]));
+}
+
+/** Decodes the dots of one member. Throws DecodeError when the stored bytes are damaged. */
+export function decodeEntry(entry: ByteString): Dots {
+  const flat = asArray(unpackBytes(entry), 'stored entry');
+  const dots = [];
+  for (let i = 0; i < flat.length; i += 2) {
+    const [replica, stamp] = [flat[i], flat[i + 1]];
+    if (typeof replica !== 'string' || !isAscii(replica) || !isStamp(stamp))
+      throw new DecodeError('a stored entry is damaged');
+    dots.push({ replica, stamp });
+  }
+  return dots;
+}

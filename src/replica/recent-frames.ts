@@ -1,0 +1,30 @@
+/** Recent frames in memory, of every replica, so that any peer can fill another's gap. The oldest go first. */
+import type { ReplicaId } from '../../crdts/dot.js';
+
+export class RecentFrames {
+  readonly #frames = new Map<string, Uint8Array>();
+  readonly #maxBytes: number;
+  #bytes = 0;
+
+  /** @param maxBytes bound of the frames' bytes */
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
+  }
+
+  /** Keeps a frame; one that is there already stays. */
+  add(replica: ReplicaId, number: number, bytes: Uint8Array): void {
+    const name = `${replica} ${number}`;
+    if (this.#frames.has(name)) return;
+    this.#frames.set(name, bytes);
+    this.#bytes += bytes.length;
+    for (const [oldest, gone] of this.#frames) {
+      if (this.#bytes <= this.#maxBytes) return;
+      this.#frames.delete(oldest);
+      this.#bytes -= gone.length;
+    }
+  }
+
+  get(replica: ReplicaId, number: number): Uint8Array | undefined {
+    return this.#frames.get(`${replica} ${number}`);
+  }
+}

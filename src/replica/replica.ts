@@ -1,0 +1,543 @@
+/**
+ * The replica: takes operations and frames in, and commits them to the store in batches.
+ *
+ * Group commit: what arrives while commits are under way forms the next batch; there is no timer on this path. Up to
+ * `maxInFlight` commits overlap: each expects the headers that the one before it writes. When one fails, so do those behind it;
+ * then all that was assumed is thrown away, and the batches run again, in their order, on what the store really holds.
+ *
+ * An operation is settled when its batch is committed; never before, never on a failed commit.
+ */
+import type { ByteString } from '../../crdts/bytes.js';
+import type { ReplicaId } from '../../crdts/dot.js';
+import type { HybridClock, Stamp } from '../../crdts/stamp.js';
+import {
+  LimitError,
+  MeshError,
+  StaleCommitError,
+  StoppedError,
+  StoreResetError,
+  StoreUnavailableError,
+} from '../errors.js';
+import type { Logger } from '../options.js';
+import type { AppliedMark, Store, StoreFacts } from '../store/store.js';
+import type { Timers } from '../timers.js';
+import { type Conflict, Knowledge } from './conflicts.js';
+import type { Frame } from './frame.js';
+import { KeyCache } from './key-cache.js';
+import type { KeyChange } from './key-change.js';
+import { loadKeys, type Wants, want } from './key-loader.js';
+import type { KeyRecord } from './key-record.js';
+import { type LocalItem, runLocalBatch, SpoiledBatchError, TellDeps } from './local-batch.js';
+import type { Operation, Settle } from './operation.js';
+import { firstWants, type RemoteItem, runRemoteBatch, secondWants } from './remote-batch.js';
+
+/** What a replica tells its node. Handlers must not throw. */
+export interface ReplicaEvents {
+  /** A frame of this replica has been committed. */
+  onFrame(frame: Frame): void;
+  /** Remote frames or states have been committed; `frames` counts the frames. */
+  onApplied(frames: number): void;
+  /** Keys changed by a committed batch, and whether by this node's own operations. */
+  onChanges(changes: ReadonlyMap<ByteString, KeyChange>, local: boolean): void;
+  onConflicts(conflicts: readonly Conflict[]): void;
+  /** Remote items could not be merged and were dropped, and all that waited behind them: a bug, or damaged data. */
+  onMergeFailed(error: Error): void;
+  /** The store can't be used; operations are refused until {@link onStoreBack}. */
+  onStoreLost(error: Error): void;
+  /**
+   * The store answers again. Gives the replica id to go on with: the same one if the store still has everything,
+   * else a new one, already stored there.
+   */
+  onStoreBack(facts: StoreFacts): Promise<ReplicaId>;
+}
+
+export interface ReplicaOptions {
+  readonly replica: ReplicaId;
+  readonly store: Store;
+  readonly clock: HybridClock;
+  readonly timers: Timers;
+  readonly logger: Logger;
+  readonly events: ReplicaEvents;
+  readonly maxValueBytes: number;
+  readonly maxQueuedOperations: number;
+  readonly maxQueuedBytes: number;
+  /** Keep the losing value of each conflict, at the cost of reading it. */
+  readonly reportConflicts: boolean;
+  /** Commits that may overlap. Default: 2. */
+  readonly maxInFlight?: number;
+  /** Keys held in memory. Default: 100,000. */
+  readonly maxCachedKeys?: number;
+}
+
+/** Operations in one batch, at most: a frame of them stays near 64 KiB. */
+const MAX_BATCH_OPERATIONS = 1024;
+/** Bytes of arguments in one batch, about, unless one operation alone has more. */
+const MAX_BATCH_BYTES = 64 * 1024;
+/** Remote items in one batch. */
+const MAX_BATCH_REMOTE_KEYS = 4096;
+/** Pause before a batch is tried again that the store refused, and between attempts to reach a lost store. */
+const RETRY_MS = 250;
+
+interface Work {
+  readonly local: readonly LocalItem[];
+  readonly remote: readonly RemoteItem[];
+}
+
+interface InFlight extends Work {
+  readonly frame: Frame | null;
+  readonly marks: readonly AppliedMark[];
+  readonly changes: ReadonlyMap<ByteString, KeyChange>;
+  readonly conflicts: readonly Conflict[];
+  outcome: 'pending' | 'committed' | Error;
+}
+
+export class Replica {
+  readonly #options: ReplicaOptions;
+  readonly #store: Store;
+  readonly #clock: HybridClock;
+  readonly #cache: KeyCache;
+  readonly #knowledge = new Knowledge();
+  readonly #tell = new TellDeps();
+  /** What is committed. */
+  readonly #applied = new Map<ReplicaId, AppliedMark>();
+  /** What the records in memory include: commits under way too. */
+  readonly #assumed = new Map<ReplicaId, AppliedMark>();
+  readonly #inFlight: InFlight[] = [];
+  #replica: ReplicaId;
+  #local: LocalItem[] = [];
+  #localBytes = 0;
+  #remote: RemoteItem[] = [];
+  #generation = 0;
+  #pumping = false;
+  #turn: 'local' | 'remote' = 'local';
+  /** Why nothing is begun at the moment. */
+  #pause: 'none' | 'failing' | 'retry' | 'lost' | 'stopped' = 'none';
+
+  constructor(options: ReplicaOptions, applied: Iterable<AppliedMark>) {
+    this.#options = options;
+    this.#store = options.store;
+    this.#clock = options.clock;
+    this.#replica = options.replica;
+    this.#cache = new KeyCache(options.maxCachedKeys ?? 100_000);
+    this.#adopt(applied);
+  }
+
+  /** The id under which this replica makes dots now. */
+  get id(): ReplicaId {
+    return this.#replica;
+  }
+
+  /** How far each replica's frames are committed here, this one's own included. */
+  get applied(): ReadonlyMap<ReplicaId, AppliedMark> {
+    return this.#applied;
+  }
+
+  /** The number of this replica's last committed frame. */
+  get lastFrame(): number {
+    return this.#applied.get(this.#replica)?.number ?? 0;
+  }
+
+  /** What waits for a commit. */
+  get queued(): { readonly operations: number; readonly bytes: number } {
+    return { operations: this.#local.length, bytes: this.#localBytes };
+  }
+
+  /** Says whether the store is usable, as far as is known. */
+  get available(): boolean {
+    return this.#pause !== 'lost' && this.#pause !== 'stopped';
+  }
+
+  /** Queues an operation; every outcome comes through `settle`. */
+  submit<T>(operation: Operation<T>, settle: Settle<T>): void {
+    const refusal = this.#refusal(operation.bytes ?? 0);
+    if (refusal !== null) {
+      queueMicrotask(() => settle(refusal, undefined, 0));
+      return;
+    }
+    this.#localBytes += operation.bytes ?? 0;
+    this.#local.push({ operation, settle: settle as Settle<unknown>, error: null, value: undefined });
+    this.#schedule();
+  }
+
+  /** Queues frames that causal delivery let through, in its order; or whole states and the marks they stand for. */
+  merge(item: RemoteItem): void {
+    if (this.#pause === 'stopped') {
+      item.done?.(new StoppedError());
+      return;
+    }
+    this.#remote.push(item);
+    this.#schedule();
+  }
+
+  /** Number of remote items that wait. */
+  get queuedRemote(): number {
+    return this.#remote.length;
+  }
+
+  /** Commits what is queued, then refuses everything. Rejects never; what can't be committed is settled with an error. */
+  async stop(deadlineMs: number): Promise<void> {
+    const until = this.#options.timers.now() + deadlineMs;
+    while (
+      this.available &&
+      this.#local.length + this.#inFlight.length > 0 &&
+      this.#options.timers.now() < until
+    ) {
+      await new Promise<void>((resolve) => this.#options.timers.after(5, resolve));
+    }
+    this.#pause = 'stopped';
+    this.#rejectQueued(new StoppedError());
+  }
+
+  #refusal(bytes: number): MeshError | null {
+    if (this.#pause === 'stopped') return new StoppedError();
+    if (this.#pause === 'lost')
+      return new StoreUnavailableError("this region's Valkey can't be reached: try again when it is back");
+    if (this.#local.length >= this.#options.maxQueuedOperations) {
+      return new LimitError(
+        `more than ${this.#options.maxQueuedOperations} operations wait for a commit: slow down, or raise maxQueuedOperations`,
+      );
+    }
+    if (bytes > 0 && this.#localBytes > 0 && this.#localBytes + bytes > this.#options.maxQueuedBytes) {
+      return new LimitError(
+        `more than ${this.#options.maxQueuedBytes} bytes wait for a commit: slow down, or raise maxQueuedBytes`,
+      );
+    }
+    return null;
+  }
+
+  #adopt(applied: Iterable<AppliedMark>): void {
+    this.#applied.clear();
+    for (const mark of applied) this.#applied.set(mark.replica, mark);
+    this.#forgetAssumptions();
+  }
+
+  #forgetAssumptions(): void {
+    this.#generation += 1;
+    this.#cache.clear();
+    this.#knowledge.clear();
+    this.#tell.reset();
+    this.#assumed.clear();
+    for (const [replica, mark] of this.#applied) this.#assumed.set(replica, mark);
+  }
+
+  #schedule(): void {
+    if (this.#pumping || this.#pause !== 'none') return;
+    this.#pumping = true;
+    // The rest of this turn's operations join the batch.
+    queueMicrotask(() => void this.#pump());
+  }
+
+  async #pump(): Promise<void> {
+    const maxInFlight = this.#options.maxInFlight ?? 2;
+    try {
+      while (this.#pause === 'none' && this.#inFlight.length < maxInFlight) {
+        const work = this.#take();
+        if (work === null) return;
+        const generation = this.#generation;
+        const records = new Map<ByteString, KeyRecord>();
+        try {
+          await this.#load(work, records);
+        } catch (error) {
+          this.#putBack(work);
+          this.#loadFailed(error);
+          return;
+        }
+        if (generation !== this.#generation || this.#pause !== 'none') {
+          this.#putBack(work);
+          continue;
+        }
+        this.#begin(work, records);
+      }
+    } finally {
+      this.#pumping = false;
+    }
+  }
+
+  /** Takes the next batch off the queues: local operations and remote items by turns. */
+  #take(): Work | null {
+    if (this.#local.length === 0 && this.#remote.length === 0) return null;
+    const local = this.#remote.length === 0 || (this.#turn === 'local' && this.#local.length > 0);
+    this.#turn = local ? 'remote' : 'local';
+    return local ? { local: this.#takeLocal(), remote: [] } : { local: [], remote: this.#takeRemote() };
+  }
+
+  #takeLocal(): LocalItem[] {
+    let count = 0;
+    let bytes = 0;
+    for (const { operation } of this.#local) {
+      bytes += operation.bytes ?? 0;
+      if (count === MAX_BATCH_OPERATIONS || (count > 0 && bytes > MAX_BATCH_BYTES)) break;
+      count += 1;
+    }
+    const batch = count === this.#local.length ? this.#local : this.#local.slice(0, count);
+    this.#local = count === this.#local.length ? [] : this.#local.slice(count);
+    for (const { operation } of batch) this.#localBytes -= operation.bytes ?? 0;
+    return batch;
+  }
+
+  #takeRemote(): RemoteItem[] {
+    let count = 0;
+    let keys = 0;
+    for (const item of this.#remote) {
+      keys += item.states.length;
+      for (const frame of item.frames) keys += frame.keys.length;
+      if (count > 0 && keys > MAX_BATCH_REMOTE_KEYS) break;
+      count += 1;
+    }
+    return this.#remote.splice(0, count);
+  }
+
+  #putBack(work: Work): void {
+    for (const { operation } of work.local) this.#localBytes += operation.bytes ?? 0;
+    if (work.local.length > 0) this.#local = [...work.local, ...this.#local];
+    if (work.remote.length > 0) this.#remote = [...work.remote, ...this.#remote];
+  }
+
+  async #load(work: Work, records: Map<ByteString, KeyRecord>): Promise<void> {
+    if (work.local.length > 0) {
+      const wants: Wants = new Map();
+      for (const { operation } of work.local) {
+        for (const need of operation.needs) want(wants, need.key, need.value === true, need.members);
+      }
+      await loadKeys(this.#store, this.#cache, wants, records);
+      return;
+    }
+    await loadKeys(this.#store, this.#cache, firstWants(work.remote), records);
+    const more = secondWants(work.remote, records, this.#knowledge, this.#options.reportConflicts);
+    if (more.size > 0) await loadKeys(this.#store, this.#cache, more, records);
+  }
+
+  #begin(work: Work, records: ReadonlyMap<ByteString, KeyRecord>): void {
+    try {
+      const batch =
+        work.local.length > 0 ? this.#runLocal(work.local, records) : this.#runRemote(work.remote, records);
+      this.#send(batch);
+    } catch (error) {
+      // The records are spoiled; those under way were planned before and stay valid, so only the cache is dropped.
+      this.#cache.clear();
+      this.#generation += 1;
+      this.#tell.reset();
+      this.#dropSpoiling(work, error instanceof Error ? error : new MeshError('INTERNAL', String(error)));
+    }
+    for (const record of records.values()) this.#cache.release(record);
+    this.#cache.trim();
+  }
+
+  #runLocal(
+    items: readonly LocalItem[],
+    records: ReadonlyMap<ByteString, KeyRecord>,
+  ): InFlight & { commit: unknown } {
+    const applied = new Map<ReplicaId, Stamp>();
+    for (const [replica, mark] of this.#assumed)
+      if (replica !== this.#replica) applied.set(replica, mark.stamp);
+    const { frame, commit, changes } = runLocalBatch(items, records, {
+      replica: this.#replica,
+      frameNumber: (this.#assumed.get(this.#replica)?.number ?? 0) + 1,
+      clock: this.#clock,
+      now: () => this.#options.timers.now(),
+      maxValueBytes: this.#options.maxValueBytes,
+      applied,
+      tell: this.#tell,
+    });
+    const marks =
+      frame === null ? [] : [{ replica: this.#replica, number: frame.number, stamp: frame.stamp }];
+    return { local: items, remote: [], frame, marks, changes, conflicts: [], outcome: 'pending', commit };
+  }
+
+  #runRemote(
+    items: readonly RemoteItem[],
+    records: ReadonlyMap<ByteString, KeyRecord>,
+  ): InFlight & { commit: unknown } {
+    for (const item of items) {
+      for (const frame of item.frames) this.#clock.observe(frame.stamp);
+      for (const [, state] of item.states) this.#clock.observe(state.touched);
+      for (const mark of item.marks) this.#clock.observe(mark.stamp);
+    }
+    const { commit, changes, conflicts } = runRemoteBatch(
+      items,
+      records,
+      this.#knowledge,
+      this.#options.timers.now(),
+    );
+    return {
+      local: [],
+      remote: items,
+      frame: null,
+      marks: commit.applied ?? [],
+      changes,
+      conflicts,
+      outcome: 'pending',
+      commit,
+    };
+  }
+
+  #send(batch: InFlight & { commit: unknown }): void {
+    const commit = batch.commit as Parameters<Store['commit']>[0] | null;
+    for (const mark of batch.marks) this.#assumed.set(mark.replica, mark);
+    this.#inFlight.push(batch);
+    const nothing =
+      commit === null ||
+      (commit.writes.length === 0 && commit.frame === undefined && (commit.applied?.length ?? 0) === 0);
+    // A batch that only read is settled in its turn: what it saw of commits under way must have come true.
+    const done = nothing ? Promise.resolve() : this.#store.commit(commit);
+    done.then(
+      () => this.#settled(batch, 'committed'),
+      (error: unknown) =>
+        this.#settled(batch, error instanceof Error ? error : new MeshError('INTERNAL', String(error))),
+    );
+  }
+
+  #settled(batch: InFlight, outcome: 'committed' | Error): void {
+    batch.outcome = outcome;
+    while (this.#inFlight.length > 0 && this.#inFlight[0]!.outcome === 'committed')
+      this.#finish(this.#inFlight.shift()!);
+    if (this.#inFlight.length > 0 && this.#inFlight[0]!.outcome instanceof Error) {
+      this.#pause = this.#pause === 'none' ? 'failing' : this.#pause;
+      if (this.#inFlight.every((other) => other.outcome !== 'pending'))
+        this.#failed(this.#inFlight.splice(0));
+      return;
+    }
+    if (this.#inFlight.length === 0 && this.#pause === 'failing') this.#pause = 'none';
+    this.#schedule();
+  }
+
+  #finish(batch: InFlight): void {
+    const { events } = this.#options;
+    for (const mark of batch.marks) this.#applied.set(mark.replica, mark);
+    if (batch.frame !== null) events.onFrame(batch.frame);
+    const number = batch.frame?.number ?? 0;
+    for (const item of batch.local) item.settle(item.error, item.value, item.error === null ? number : 0);
+    let frames = 0;
+    for (const item of batch.remote) {
+      frames += item.frames.length;
+      item.done?.(null);
+    }
+    if (batch.remote.length > 0) events.onApplied(frames);
+    if (batch.conflicts.length > 0) events.onConflicts(batch.conflicts);
+    if (batch.changes.size > 0) events.onChanges(batch.changes, batch.local.length > 0);
+  }
+
+  /** Everything under way has failed, the first for a reason of its own, the rest because of it. */
+  #failed(batches: readonly InFlight[]): void {
+    const error = batches[0]!.outcome as Error;
+    this.#forgetAssumptions();
+    if (this.#pause === 'stopped') {
+      for (const batch of batches) this.#reject(batch, new StoppedError());
+      return;
+    }
+    if (error instanceof StoreUnavailableError || error instanceof StoreResetError) {
+      for (const batch of batches) {
+        for (const item of batch.local) item.settle(error, undefined, 0);
+        this.#putBack({ local: [], remote: batch.remote });
+      }
+      this.#lost(error);
+      return;
+    }
+    const stale = error instanceof StaleCommitError;
+    for (const batch of [...batches].reverse()) {
+      if (batch === batches[0] && !stale) {
+        for (const item of batch.local) item.settle(error, undefined, 0);
+        this.#putBack({ local: [], remote: batch.remote });
+      } else {
+        this.#putBack(batch);
+      }
+    }
+    if (stale) {
+      this.#pause = 'none';
+      this.#schedule();
+      return;
+    }
+    this.#options.logger.warn({ err: error }, 'the store refused a commit');
+    this.#retryLater();
+  }
+
+  #reject(work: Work, error: Error): void {
+    for (const item of work.local) item.settle(error, undefined, 0);
+    for (const item of work.remote) item.done?.(error);
+  }
+
+  #retryLater(): void {
+    this.#pause = 'retry';
+    this.#options.timers.after(RETRY_MS, () => {
+      if (this.#pause !== 'retry') return;
+      this.#pause = 'none';
+      this.#schedule();
+    });
+  }
+
+  /** A load failed: nothing was changed, but the store may be gone. */
+  #loadFailed(error: unknown): void {
+    if (this.#pause !== 'none') return;
+    const cause = error instanceof Error ? error : new MeshError('INTERNAL', String(error));
+    if (cause instanceof StoreUnavailableError || cause instanceof StoreResetError) {
+      if (this.#inFlight.length > 0) {
+        // The commits under way will fail as well, and tell.
+        this.#pause = 'failing';
+        return;
+      }
+      this.#lost(cause);
+      return;
+    }
+    const work = this.#take();
+    if (work !== null && work.local.length > 0) this.#reject(work, cause);
+    else if (work !== null) this.#putBack(work);
+    this.#options.logger.warn({ err: cause }, 'the store refused a read');
+    this.#retryLater();
+  }
+
+  /** A batch could not be run: takes out what made it fail, and queues the rest again. */
+  #dropSpoiling(work: Work, cause: Error): void {
+    this.#options.logger.error({ err: cause }, 'a batch could not be run');
+    if (cause instanceof SpoiledBatchError) {
+      cause.item.settle(cause, undefined, 0);
+      this.#putBack({ local: work.local.filter((item) => item !== cause.item), remote: [] });
+    } else {
+      this.#reject(work, cause);
+      if (work.remote.length > 0) {
+        // What comes behind builds on what could not be merged: start again from what is committed.
+        for (const item of this.#remote.splice(0)) item.done?.(cause);
+        this.#options.events.onMergeFailed(cause);
+      }
+    }
+    this.#schedule();
+  }
+
+  #rejectQueued(error: Error): void {
+    const work = { local: this.#local, remote: this.#pause === 'stopped' ? this.#remote : [] };
+    this.#local = [];
+    this.#localBytes = 0;
+    if (this.#pause === 'stopped') this.#remote = [];
+    this.#reject(work, error);
+  }
+
+  #lost(error: Error): void {
+    this.#pause = 'lost';
+    this.#rejectQueued(
+      new StoreUnavailableError("this region's Valkey can't be reached: try again when it is back", {
+        cause: error,
+      }),
+    );
+    // Frames are asked for again, from what the store turns out to hold.
+    for (const item of this.#remote.splice(0)) item.done?.(error);
+    this.#options.events.onStoreLost(error);
+    void this.#recover();
+  }
+
+  async #recover(): Promise<void> {
+    while (this.#pause === 'lost') {
+      try {
+        const facts = await this.#store.open();
+        this.#replica = await this.#options.events.onStoreBack(facts);
+        this.#adopt(facts.applied);
+        if (this.#pause !== 'lost') return;
+        this.#pause = 'none';
+        this.#schedule();
+        return;
+      } catch (error) {
+        if (error instanceof StoppedError) return;
+        this.#options.logger.debug({ err: error as Error }, 'the store is still unavailable');
+        await new Promise<void>((resolve) => this.#options.timers.after(RETRY_MS, resolve));
+      }
+    }
+  }
+}

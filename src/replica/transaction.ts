@@ -1,0 +1,245 @@
+/**
+ * Transactions: operations on loaded keys, in terms of the data types. Each method changes the records in memory and
+ * adds to the batch's deltas; nothing is stored or sent here.
+ *
+ * Time is the replica's hybrid clock: an operation that is stamped after a deadline finds the key gone, whatever the
+ * machine's clock says, so regions agree on what a deadline cut off.
+ */
+import type { ByteString } from '../../crdts/bytes.js';
+import type { Site } from '../../crdts/dot.js';
+import { type Deadline, deadlineOf, expiryType, MAX_DEADLINE_MS } from '../../crdts/expiry.js';
+import { type Integer, integer } from '../../crdts/integer.js';
+import { emptyKeyState, type KeyState, visibleType } from '../../crdts/key-state.js';
+import { hasMember, isSetLive, membersOf, setType } from '../../crdts/or-set.js';
+import { isPresent, registerType, UNLOADED } from '../../crdts/register.js';
+import { type HybridClock, stampMs } from '../../crdts/stamp.js';
+import { incremented, isStringLive, stringType, stringValue } from '../../crdts/string-key.js';
+import { ArgumentError, InvariantError, LimitError, WrongTypeError } from '../errors.js';
+import { beginChange, type KeyChange, mergeChange } from './key-change.js';
+import { joinDelta, type KeyDeltas } from './key-deltas.js';
+import type { KeyRecord } from './key-record.js';
+import type { ExpiryChange, KeyType, Transaction } from './operation.js';
+
+/** One batch's transaction; its operations run on it one after the other, each begun with {@link begin}. */
+export class BatchTransaction implements Transaction {
+  readonly deltas: KeyDeltas = new Map();
+  readonly changes = new Map<ByteString, KeyChange>();
+  /** Counts changes, so that a caller can tell whether an operation has made any. */
+  mutations = 0;
+  nowMs = 0;
+  readonly #replica: string;
+  readonly #clock: HybridClock;
+  readonly #now: () => number;
+  readonly #records: ReadonlyMap<ByteString, KeyRecord>;
+  readonly #maxValueBytes: number;
+  #site: Site | null = null;
+
+  /** @param records the keys that the batch's operations need, loaded */
+  constructor(
+    replica: string,
+    clock: HybridClock,
+    now: () => number,
+    records: ReadonlyMap<ByteString, KeyRecord>,
+    maxValueBytes: number,
+  ) {
+    this.#replica = replica;
+    this.#clock = clock;
+    this.#now = now;
+    this.#records = records;
+    this.#maxValueBytes = maxValueBytes;
+  }
+
+  /** Starts the next operation. */
+  begin(): void {
+    this.#site = null;
+    this.nowMs = Math.max(this.#now(), stampMs(this.#clock.last));
+  }
+
+  type(key: ByteString): KeyType {
+    return this.#type(this.#record(key));
+  }
+
+  get(key: ByteString): ByteString | null {
+    const record = this.#record(key);
+    return this.#holds(record, 'string') ? stringValue(record.state.string!) : null;
+  }
+
+  set(key: ByteString, value: ByteString, expiry: ExpiryChange): void {
+    this.#checkSize(value);
+    const record = this.#record(key);
+    const { state } = record;
+    const delta = emptyKeyState();
+    delta.string = stringType.mutate(
+      state.string ?? stringType.empty(),
+      { op: 'write', value },
+      this.#stamp(),
+    );
+    if (state.set !== null && isSetLive(state.set))
+      delta.set = setType.mutate(state.set, { op: 'clear' }, this.#stamp());
+    const keep = expiry === 'keep' && this.#type(record) !== 'none';
+    if (typeof expiry === 'number') this.#setDeadline(state, delta, expiry);
+    else if (!keep) this.#clearDeadline(state, delta);
+    this.#apply(record, delta);
+  }
+
+  increment(key: ByteString, by: bigint): bigint {
+    const record = this.#record(key);
+    const exists = this.#holds(record, 'string');
+    const step = integer(by);
+    const next: Integer = incremented(exists ? stringValue(record.state.string!) : null, step);
+    if (!exists) this.#sweep(record);
+    const delta = emptyKeyState();
+    delta.string = stringType.mutate(
+      record.state.string ?? stringType.empty(),
+      { op: 'add', by: step },
+      this.#stamp(),
+    );
+    this.#apply(record, delta);
+    return BigInt(next);
+  }
+
+  delete(key: ByteString): boolean {
+    const record = this.#record(key);
+    if (this.#type(record) === 'none') return false;
+    this.#sweep(record);
+    return true;
+  }
+
+  add(key: ByteString, members: readonly ByteString[]): number {
+    const record = this.#record(key);
+    const exists = this.#holds(record, 'set');
+    for (const member of members) this.#checkSize(member);
+    const absent = new Set<ByteString>();
+    for (const member of members) if (!exists || !hasMember(record.state.set!, member)) absent.add(member);
+    if (!exists) this.#sweep(record);
+    const delta = emptyKeyState();
+    delta.set = setType.mutate(record.state.set ?? setType.empty(), { op: 'add', members }, this.#stamp());
+    this.#apply(record, delta);
+    return absent.size;
+  }
+
+  remove(key: ByteString, members: readonly ByteString[]): number {
+    const record = this.#record(key);
+    if (!this.#holds(record, 'set')) return 0;
+    const present = [...new Set(members)].filter((member) => hasMember(record.state.set!, member));
+    if (present.length === 0) return 0;
+    const delta = emptyKeyState();
+    delta.set = setType.mutate(record.state.set!, { op: 'remove', members: present }, this.#stamp());
+    this.#apply(record, delta);
+    return present.length;
+  }
+
+  has(key: ByteString, member: ByteString): boolean {
+    const record = this.#record(key);
+    return this.#holds(record, 'set') && hasMember(record.state.set!, member);
+  }
+
+  members(key: ByteString): ByteString[] {
+    const record = this.#record(key);
+    return this.#holds(record, 'set') ? membersOf(record.state.set!) : [];
+  }
+
+  cardinality(key: ByteString): number {
+    const record = this.#record(key);
+    return this.#holds(record, 'set') ? record.state.set!.size : 0;
+  }
+
+  deadline(key: ByteString): number | null | undefined {
+    const record = this.#record(key);
+    return this.#type(record) === 'none' ? undefined : deadlineOf(record.state.expiry);
+  }
+
+  expire(key: ByteString, deadlineMs: number | null): boolean {
+    const record = this.#record(key);
+    if (this.#type(record) === 'none') return false;
+    if (deadlineMs !== null && deadlineMs <= this.nowMs) return this.delete(key);
+    if (deadlineMs === null && deadlineOf(record.state.expiry) === null) return true;
+    const delta = emptyKeyState();
+    this.#setDeadline(record.state, delta, deadlineMs);
+    const register = record.state.string?.register;
+    if (register !== undefined && isPresent(register)) {
+      // Elsewhere the native value may have expired already, by the deadline that this one replaces: bring it along.
+      if (register.value === UNLOADED) throw new InvariantError('expire needs the value');
+      delta.string = { register: registerType.clone(register), counter: null };
+    }
+    this.#apply(record, delta);
+    return true;
+  }
+
+  #record(key: ByteString): KeyRecord {
+    const record = this.#records.get(key);
+    if (record === undefined) throw new InvariantError('an operation touched a key that it did not ask for');
+    return record;
+  }
+
+  #type(record: KeyRecord): KeyType {
+    // A native value that is gone (expired, evicted, removed past us) is gone for operations too, as it is for reads.
+    return record.nativeMissing ? 'none' : visibleType(record.state, this.nowMs);
+  }
+
+  #holds(record: KeyRecord, wanted: 'string' | 'set'): boolean {
+    const type = this.#type(record);
+    if (type !== 'none' && type !== wanted) throw new WrongTypeError();
+    return type === wanted;
+  }
+
+  /** The operation's dot; all that it changes carries the same one. */
+  #stamp(): Site {
+    this.#site ??= { replica: this.#replica, stamp: this.#clock.next() };
+    return this.#site;
+  }
+
+  /** Removes all that is left of a key: every type, visible or hidden, expired or not, and its deadlines. */
+  #sweep(record: KeyRecord): void {
+    const { state } = record;
+    const delta = emptyKeyState();
+    let any = false;
+    if (state.string !== null && isStringLive(state.string)) {
+      delta.string = stringType.mutate(state.string, { op: 'delete' }, this.#stamp());
+      any = true;
+    }
+    if (state.set !== null && isSetLive(state.set)) {
+      delta.set = setType.mutate(state.set, { op: 'clear' }, this.#stamp());
+      any = true;
+    }
+    if (this.#clearDeadline(state, delta)) any = true;
+    if (any) this.#apply(record, delta);
+  }
+
+  #clearDeadline(state: KeyState, delta: KeyState): boolean {
+    if (state.expiry === null || state.expiry.siblings.size === 0) return false;
+    delta.expiry = expiryType.mutate(state.expiry, { op: 'clear' }, this.#stamp());
+    return true;
+  }
+
+  #setDeadline(state: KeyState, delta: KeyState, value: Deadline): void {
+    if (value !== null && !(Number.isSafeInteger(value) && value >= 0 && value <= MAX_DEADLINE_MS)) {
+      throw new ArgumentError('a deadline must be a time in whole milliseconds, below 2^48');
+    }
+    delta.expiry = expiryType.mutate(
+      state.expiry ?? expiryType.empty(),
+      { op: 'write', value },
+      this.#stamp(),
+    );
+  }
+
+  #checkSize(value: ByteString): void {
+    if (value.length > this.#maxValueBytes) {
+      throw new LimitError(
+        `a value of ${value.length} bytes is over the limit of ${this.#maxValueBytes}: raise maxValueBytes everywhere, or split it`,
+      );
+    }
+  }
+
+  #apply(record: KeyRecord, delta: KeyState): void {
+    let change = this.changes.get(record.key);
+    if (change === undefined) {
+      change = beginChange(record);
+      this.changes.set(record.key, change);
+    }
+    this.mutations += 1;
+    mergeChange(change, delta);
+    record.nativeMissing = false;
+    joinDelta(this.deltas, record.key, delta);
+  }
+}
