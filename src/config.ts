@@ -26,7 +26,7 @@ export interface PeerConfig {
   readonly store: string;
   /** Multiaddrs that the mesh listens on. */
   readonly listen: readonly string[];
-  /** Multiaddrs that others are told; null = those it listens on. */
+  /** Multiaddrs that others are told to dial; null = those it listens on. */
   readonly announce: readonly string[] | null;
   /** Multiaddrs of members to dial. */
   readonly peers: readonly string[];
@@ -50,6 +50,12 @@ const multiaddr = z
   .refine(
     (text) => parseMultiaddr(text) !== null,
     'give a TCP multiaddr, for example /ip4/127.0.0.1/tcp/4001',
+  );
+const announced = z
+  .string('give a multiaddr')
+  .refine(
+    (text) => text === 'none' || parseMultiaddr(text) !== null,
+    "give a TCP multiaddr, for example /dns4/host/tcp/4001, or 'none'",
   );
 const address = z.string('give HOST:PORT').transform((text, context) => {
   const parsed = parseAddress(text);
@@ -75,7 +81,11 @@ const settingsSchema = z.strictObject({
     )
     .optional(),
   listen: z.array(multiaddr).optional(),
-  announce: z.array(multiaddr).optional(),
+  announce: z
+    .array(announced)
+    .refine((list) => list.length === 1 || !list.includes('none'), "'none' stands alone")
+    .transform((list) => list.filter((each) => each !== 'none'))
+    .optional(),
   peer: z.array(multiaddr).optional(),
   resp: address.optional(),
   'resp-password': path.optional(),

@@ -1,7 +1,8 @@
 /** Options of a node: what `createNode` takes, and what the command line and the config file end up as. */
-import type { Timers } from './timers.js';
+
 import type { Mesh, PeerId } from './mesh/mesh.js';
 import type { Store } from './store/store.js';
+import type { Timers } from './timers.js';
 
 /** The part of a logger that this package calls; a pino logger or `console` fits. */
 export interface Logger {
@@ -19,10 +20,12 @@ export interface NodeOptions {
   readonly region: string;
   /** `'memory'`, a `redis://`, `rediss://`, `valkey://` or `valkeys://` URL of the region's own Valkey, or a store of your own. Default: 'memory'. */
   readonly store?: string | Store;
-  /** A mesh of your own, instead of the libp2p one that the next five options describe. */
+  /** A mesh of your own, instead of the libp2p one that the next six options describe. */
   readonly mesh?: Mesh;
   /** Multiaddrs to listen on. Default: ['/ip4/127.0.0.1/tcp/0']. An empty list listens nowhere. */
   readonly listen?: readonly string[];
+  /** Multiaddrs that other members are told to dial, such as one outside of a container. An empty list tells none. Default: those it listens on. */
+  readonly announce?: readonly string[];
   /** Multiaddrs of members to dial, and to redial for as long as the node runs. Default: []. */
   readonly peers?: readonly string[];
   /** Ed25519 private key (libp2p's protobuf form, as `keygen` writes it). Default: a new one at each start. */

@@ -53,6 +53,14 @@ describe('A peer’s settings', () => {
     assert.equal(config.logLevel, 'debug');
   });
 
+  it('can announce no address at all', () => {
+    assert.deepEqual(resolvePeerConfig({ region: 'eu', announce: ['none'] }).announce, []);
+    assert.deepEqual(
+      resolvePeerConfig({ region: 'eu' }, { path: 'p.json', settings: { announce: [] } }).announce,
+      [],
+    );
+  });
+
   it('from flags win over the file, and the file over the defaults', () => {
     const file = { path: 'p.json', settings: { region: 'eu', resp: '7001', peer: ['/ip4/127.0.0.1/tcp/1'] } };
     const config = resolvePeerConfig({ resp: '7002', peer: ['/ip4/127.0.0.1/tcp/2'] }, file);
@@ -72,6 +80,8 @@ describe('A peer’s settings', () => {
     [{ region: 'eu', listen: ['/ip4/127.0.0.1/udp/1/quic'] }, /^--listen .* give a TCP multiaddr/],
     [{ region: 'eu', peer: ['/ip4/127.0.0.1/tcp/1', '/ip4/127.0.0.1/tcp/99999'] }, /^--peer ".*99999"/],
     [{ region: 'eu', peer: ['/ip4/127.0.0.1/tcp/1/p2p/bob'] }, /^--peer ".*bob"/],
+    [{ region: 'eu', announce: ['here'] }, /^--announce "here": give a TCP multiaddr, .* or 'none'/],
+    [{ region: 'eu', announce: ['none', '/ip4/1.2.3.4/tcp/1'] }, /^--announce .*'none' stands alone/],
     [{ region: 'eu', resp: 'localhost' }, /^--resp "localhost": give HOST:PORT/],
     [{ region: 'eu', resp: '127.0.0.1:70000' }, /^--resp "127.0.0.1:70000": give HOST:PORT/],
     [{ region: 'eu', http: ':::1' }, /^--http ":::1": give HOST:PORT/],

@@ -36,6 +36,8 @@ const MAX_CONNECTIONS = 512;
 export interface NodeParts {
   readonly privateKey: Ed25519PrivateKey;
   readonly listen: readonly string[];
+  /** What others are told; undefined = the addresses that it listens on. */
+  readonly announce: readonly string[] | undefined;
   readonly meshKey: Uint8Array | undefined;
   readonly topic: string;
   /** Says whether a connection with this peer is to be refused. */
@@ -51,7 +53,12 @@ export async function createMeshNode(parts: NodeParts): Promise<MeshNode> {
   const node = await createLibp2p<MeshServices>({
     start: false,
     privateKey: parts.privateKey,
-    addresses: { listen: [...parts.listen] },
+    addresses: {
+      listen: [...parts.listen],
+      announce: [...(parts.announce ?? [])],
+      // libp2p takes an empty `announce` for none given.
+      ...(parts.announce?.length === 0 && { announceFilter: () => [] }),
+    },
     transports: [tcp({ maxConnections: MAX_CONNECTIONS })],
     connectionEncrypters: [noise()],
     streamMuxers: [

@@ -27,6 +27,8 @@ export interface Libp2pMeshOptions {
   readonly identity?: Uint8Array;
   /** Multiaddrs to listen on. Default: ['/ip4/127.0.0.1/tcp/0']. An empty list listens nowhere. */
   readonly listen?: readonly string[];
+  /** Multiaddrs that others are told to dial, such as one outside of a container. An empty list tells none. Default: those it listens on. */
+  readonly announce?: readonly string[];
   /** Multiaddrs of members to dial and redial; with /p2p/… at the end, only that member is accepted there. Default: []. */
   readonly peers?: readonly string[];
   /** Pre-shared key, as `createMeshKey` makes it. Default: none. */
@@ -58,6 +60,7 @@ class Libp2pMesh implements Mesh {
   readonly #privateKey: ReturnType<typeof readPrivateKey>;
   readonly #meshKey: Uint8Array | undefined;
   readonly #listen: readonly string[];
+  readonly #announce: readonly string[] | undefined;
   readonly #configured: readonly { address: string; peer: PeerId | undefined }[];
   readonly #allow: ReadonlySet<PeerId> | undefined;
   readonly #refused = new Set<PeerId>();
@@ -81,6 +84,8 @@ class Libp2pMesh implements Mesh {
     this.#meshKey = options.meshKey === undefined ? undefined : readMeshKey(options.meshKey);
     this.#listen = options.listen ?? ['/ip4/127.0.0.1/tcp/0'];
     for (const address of this.#listen) parseAddress('listen', address);
+    this.#announce = options.announce;
+    for (const address of this.#announce ?? []) parseAddress('announce', address);
     this.#configured = (options.peers ?? []).map((address) => {
       const peer = parseAddress('peer', address).getPeerId();
       return { address, peer: peer === null ? undefined : readPeerId('peer', peer) };
@@ -115,6 +120,7 @@ class Libp2pMesh implements Mesh {
       const node = await createMeshNode({
         privateKey: this.#privateKey,
         listen: this.#listen,
+        announce: this.#announce,
         meshKey: this.#meshKey,
         topic: this.#topic,
         isRefused: (peer) => !this.#isAllowed(peer),
