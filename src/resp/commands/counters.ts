@@ -1,0 +1,69 @@
+/** Counter commands on strings. Increments of all regions count, whatever else happens to the key at the same time. */
+import type { ByteString } from '../../../crdts/bytes.js';
+import type { Need, Transaction } from '../../replica/operation.js';
+import type { Call, Command, Flag } from '../command.js';
+import type { ReplyWriter } from '../encoder.js';
+import { CommandError } from '../errors.js';
+import { integerArgument } from '../numbers.js';
+
+/** Adds to the integer in a key; gives the sum. */
+class Increment implements Call<bigint> {
+  readonly needs: readonly Need[];
+  readonly #key: ByteString;
+  readonly #by: bigint;
+
+  constructor(key: ByteString, by: bigint) {
+    this.needs = [{ key, value: true }];
+    this.#key = key;
+    this.#by = by;
+  }
+
+  run(tx: Transaction): bigint {
+    return tx.increment(this.#key, this.#by);
+  }
+
+  reply(out: ReplyWriter, value: bigint): void {
+    out.integer(value);
+  }
+}
+
+const FLAGS: readonly Flag[] = ['write', 'denyoom', 'fast'];
+const ENTRY = { kind: 'write', flags: FLAGS, group: 'string', keys: [1, 1, 1] } as const;
+const INT64_MIN = -(2n ** 63n);
+
+export const counterCommands: readonly Command[] = [
+  {
+    ...ENTRY,
+    name: 'incr',
+    arity: 2,
+    summary:
+      'Increments the integer value of a key by one. Uses 0 as initial value if the key does not exist.',
+    plan: (args) => new Increment(args[1] as ByteString, 1n),
+  },
+  {
+    ...ENTRY,
+    name: 'decr',
+    arity: 2,
+    summary:
+      'Decrements the integer value of a key by one. Uses 0 as initial value if the key does not exist.',
+    plan: (args) => new Increment(args[1] as ByteString, -1n),
+  },
+  {
+    ...ENTRY,
+    name: 'incrby',
+    arity: 3,
+    summary: 'Increments the integer value of a key by a number.',
+    plan: (args) => new Increment(args[1] as ByteString, BigInt(integerArgument(args[2] as ByteString))),
+  },
+  {
+    ...ENTRY,
+    name: 'decrby',
+    arity: 3,
+    summary: 'Decrements a number from the integer value of a key.',
+    plan: (args) => {
+      const by = BigInt(integerArgument(args[2] as ByteString));
+      if (by === INT64_MIN) throw new CommandError('ERR decrement would overflow');
+      return new Increment(args[1] as ByteString, -by);
+    },
+  },
+];

@@ -1,0 +1,79 @@
+/** MESH: what the node knows of itself and of the other members. */
+import { utf8 } from '../../../crdts/bytes.js';
+import type { Command } from '../command.js';
+import type { ReplyWriter } from '../encoder.js';
+import { helpReply } from '../replies.js';
+
+/** Writes plain data: objects as maps, booleans as 1 and 0, text as UTF-8. */
+function writeData(out: ReplyWriter, value: unknown): void {
+  if (value === null || value === undefined) out.nil();
+  else if (typeof value === 'boolean') out.integer(value ? 1 : 0);
+  else if (typeof value === 'bigint') out.integer(value);
+  else if (typeof value === 'number' && Number.isInteger(value)) out.integer(value);
+  else if (typeof value !== 'object') out.bulk(utf8(String(value)));
+  else if (Array.isArray(value)) {
+    out.array(value.length);
+    for (const element of value) writeData(out, element);
+  } else {
+    const entries = Object.entries(value);
+    out.map(entries.length);
+    for (const [name, field] of entries) {
+      out.bulk(utf8(name));
+      writeData(out, field);
+    }
+  }
+}
+
+const ENTRY = { group: 'mesh', flags: ['loading', 'stale'] } as const;
+
+export const meshCommands: readonly Command[] = [
+  {
+    ...ENTRY,
+    name: 'mesh|status',
+    kind: 'local',
+    arity: 2,
+    summary: 'Returns the state of this node.',
+    run: (_args, { engine }) => {
+      const status = engine.status();
+      return (out) => writeData(out, status);
+    },
+  },
+  {
+    ...ENTRY,
+    name: 'mesh|peers',
+    kind: 'local',
+    arity: 2,
+    summary: 'Lists the other members as this node knows them.',
+    run: (_args, { engine }) => {
+      const { peers } = engine.status();
+      return (out) => writeData(out, peers);
+    },
+  },
+  {
+    ...ENTRY,
+    name: 'mesh|digest',
+    kind: 'read',
+    arity: 2,
+    summary: 'Returns a digest of all keys, which is equal where regions are equal.',
+    read: async (_args, { engine }) => {
+      const digest = await engine.digest();
+      return (out) => writeData(out, digest);
+    },
+  },
+  {
+    ...ENTRY,
+    name: 'mesh|help',
+    kind: 'local',
+    arity: 2,
+    summary: 'Returns helpful text about the different subcommands.',
+    run: () =>
+      helpReply('MESH', [
+        'DIGEST',
+        '    Return a digest of all keys, which is equal where regions are equal.',
+        'PEERS',
+        '    Return the other members as this node knows them.',
+        'STATUS',
+        '    Return the state of this node.',
+      ]),
+  },
+];

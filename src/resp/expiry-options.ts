@@ -1,0 +1,40 @@
+/** When a key expires, as commands say it: EX, PX, EXAT, PXAT, and the arguments of EXPIRE and its relatives. */
+import type { ByteString } from '../../crdts/bytes.js';
+import { invalidExpire, notAnInteger } from './errors.js';
+import { parseInteger } from './numbers.js';
+
+/** How a command gives a time: in seconds or milliseconds, as a time span from now or as a Unix time. */
+export interface TimeUnit {
+  readonly seconds: boolean;
+  readonly absolute: boolean;
+}
+
+/** Units by the option's name, in capitals. */
+export const TIME_UNITS: ReadonlyMap<string, TimeUnit> = new Map([
+  ['EX', { seconds: true, absolute: false }],
+  ['PX', { seconds: false, absolute: false }],
+  ['EXAT', { seconds: true, absolute: true }],
+  ['PXAT', { seconds: false, absolute: true }],
+]);
+
+/**
+ * Gives the deadline in Unix milliseconds. Throws CommandError as Valkey does when it isn't an integer or, unless
+ * `allowPast`, isn't positive; and, unlike Valkey, when it is beyond 2^53 milliseconds (the year 287,396), which is as
+ * far as a deadline of ours goes.
+ */
+export function deadlineOf(
+  text: ByteString,
+  unit: TimeUnit,
+  nowMs: number,
+  command: string,
+  allowPast = false,
+): number {
+  const amount = parseInteger(text);
+  if (amount === null) throw notAnInteger();
+  if (typeof amount === 'bigint') throw invalidExpire(command);
+  if (amount <= 0 && !allowPast) throw invalidExpire(command);
+  const span = unit.seconds ? amount * 1000 : amount;
+  const deadline = unit.absolute ? span : nowMs + span;
+  if (!Number.isSafeInteger(deadline)) throw invalidExpire(command);
+  return deadline;
+}
