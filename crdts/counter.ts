@@ -13,9 +13,9 @@
  * covered count can be dropped from the state, and the state stays small however often a counter is reset.
  */
 import type { DataType } from './data-type.js';
-import type { ReplicaId, Site } from './dot.js';
+import { type ReplicaId, requireLater, type Site } from './dot.js';
 import { DecodeError } from './errors.js';
-import { countFromWire, countToWire, type Integer, minus, plus } from './integer.js';
+import { countFromWire, countToWire, type Integer, minus, plus, requireInt64 } from './integer.js';
 import type { Stamp } from './stamp.js';
 import { asArray, type WireReader, type WireWriter } from './wire.js';
 
@@ -110,7 +110,12 @@ export const counterType: DataType<Counter, CounterOp> = {
       for (const [replica, count] of state.counts) delta.resets.set(replica, count);
       return delta;
     }
-    const own = state.counts.get(site.replica) ?? { since: site.stamp, p: 0, n: 0 };
+    requireInt64(op.by);
+    let own = state.counts.get(site.replica);
+    if (own === undefined) {
+      requireLater(site, state.resets.get(site.replica)?.since ?? 0);
+      own = { since: site.stamp, p: 0, n: 0 };
+    }
     delta.counts.set(
       site.replica,
       op.by >= 0

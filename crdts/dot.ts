@@ -2,9 +2,13 @@
  * Dots: the identity of one operation, (replica, stamp), and the total order on them: by stamp, then by replica id,
  * so that two replicas that never met still agree on a winner.
  */
-import type { Stamp } from './stamp.js';
+import { InvariantError } from './errors.js';
+import { isStamp, type Stamp } from './stamp.js';
 
-/** The identity that creates dots: `<hash of PeerId, 8 chars>.<epoch>` in a mesh, any non-empty string elsewhere. */
+/**
+ * The identity that creates dots: `<hash of PeerId, 8 chars>.<epoch>` in a mesh; anywhere, 1 to 64
+ * printable ASCII characters without spaces.
+ */
 export type ReplicaId = string;
 
 /** The identity of one operation. No two operations share a dot. */
@@ -19,4 +23,15 @@ export type Site = Dot;
 /** Orders two dots: negative when the first is lower. By stamp, then by replica id. */
 export function compareDots(a: Dot, b: Dot): number {
   return a.stamp - b.stamp || (a.replica < b.replica ? -1 : a.replica > b.replica ? 1 : 0);
+}
+
+/**
+ * Throws InvariantError unless a site's stamp is later than what has been seen of its replica. An operation at a used
+ * or an older stamp would be taken for one that was seen before, and be lost in silence.
+ */
+export function requireLater(site: Site, seen: Stamp): void {
+  if (isStamp(site.stamp) && site.stamp > seen) return;
+  throw new InvariantError(
+    `stamp ${site.stamp} of ${site.replica} is not after ${seen}: give each operation its own stamp, and observe those that you merge`,
+  );
 }

@@ -6,7 +6,8 @@
  *
  * What merge must answer: what the multi-value register's answers. Which sibling holds is decided when it is read.
  */
-import { DecodeError } from './errors.js';
+import type { DataType } from './data-type.js';
+import { ArgumentError, DecodeError } from './errors.js';
 import { type MultiValue, type MultiValueOp, multiValueType } from './multi-value.js';
 
 /** A deadline in Unix milliseconds, or null: an explicit 'no expiry'. */
@@ -29,14 +30,33 @@ export function deadlineOf(state: ExpiryState | null): Deadline {
   return longest;
 }
 
-/** The data type. One deadline costs about 16 bytes on the wire. */
-export const expiryType = multiValueType<Deadline>(
+function isDeadline(value: unknown): value is Deadline {
+  if (value === null) return true;
+  return (
+    Number.isSafeInteger(value) &&
+    (value as number) >= 0 &&
+    (value as number) <= MAX_DEADLINE_MS &&
+    !Object.is(value, -0)
+  );
+}
+
+const deadlines = multiValueType<Deadline>(
   'expiry',
   (deadline) => deadline,
   (wire) => {
-    if (wire === null) return null;
-    if (typeof wire === 'number' && Number.isSafeInteger(wire) && wire >= 0 && wire <= MAX_DEADLINE_MS)
-      return wire;
+    if (isDeadline(wire)) return wire;
     throw new DecodeError('a deadline is not a time in milliseconds');
   },
 );
+
+/** The data type. One deadline costs about 16 bytes on the wire. */
+export const expiryType: DataType<ExpiryState, ExpiryOp> = {
+  ...deadlines,
+
+  mutate(state, op, site) {
+    if (op.op === 'write' && !isDeadline(op.value)) {
+      throw new ArgumentError(`a deadline must be null or whole milliseconds from 0 to ${MAX_DEADLINE_MS}`);
+    }
+    return deadlines.mutate(state, op, site);
+  },
+};

@@ -59,26 +59,54 @@ export function visibleType(state: KeyState, nowMs: number): VisibleType {
   return type === 'none' || isExpired(state, nowMs) ? 'none' : type;
 }
 
-/** Joins a delta or a state into a key; says whether the key grew. */
+/**
+ * Joins a delta or a state into a key; says whether the key grew. `into` must be a state, where null means 'has none'. In a
+ * delta it means 'says nothing', so to put one delta onto another use {@link appendKeyDelta}.
+ */
 export function mergeKeyState(into: KeyState, delta: KeyState): boolean {
   let grew = false;
   if (delta.touched > into.touched) {
     into.touched = delta.touched;
     grew = true;
   }
+  // A sub-state that is still empty stays null: one state has one form.
   if (delta.string !== null) {
-    into.string ??= stringType.empty();
-    if (stringType.merge(into.string, delta.string)) grew = true;
+    const string = into.string ?? stringType.empty();
+    if (stringType.merge(string, delta.string)) {
+      into.string = string;
+      grew = true;
+    }
   }
   if (delta.set !== null) {
-    into.set ??= setType.empty();
-    if (setType.merge(into.set, delta.set)) grew = true;
+    const set = into.set ?? setType.empty();
+    if (setType.merge(set, delta.set)) {
+      into.set = set;
+      grew = true;
+    }
   }
   if (delta.expiry !== null) {
-    into.expiry ??= expiryType.empty();
-    if (expiryType.merge(into.expiry, delta.expiry)) grew = true;
+    const expiry = into.expiry ?? expiryType.empty();
+    if (expiryType.merge(expiry, delta.expiry)) {
+      into.expiry = expiry;
+      grew = true;
+    }
   }
   return grew;
+}
+
+/**
+ * Joins a delta onto an earlier one that the same replica made, with nothing merged in between; gives one delta that does
+ * what both do.
+ */
+export function appendKeyDelta(into: KeyState, next: KeyState): void {
+  into.touched = Math.max(into.touched, next.touched);
+  if (into.string === null) into.string = next.string && stringType.clone(next.string);
+  else if (next.string !== null) stringType.merge(into.string, next.string);
+  // The bottom of sets is whole: starting from it, a delta that names some members would deny all others.
+  if (into.set === null) into.set = next.set && setType.clone(next.set);
+  else if (next.set !== null) setType.merge(into.set, next.set);
+  if (into.expiry === null) into.expiry = next.expiry && expiryType.clone(next.expiry);
+  else if (next.expiry !== null) expiryType.merge(into.expiry, next.expiry);
 }
 
 /** A copy that shares nothing mutable. */

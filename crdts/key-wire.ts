@@ -14,11 +14,17 @@ const STRING_TAG = 1;
 const SET_TAG = 2;
 const EXPIRY_TAG = 3;
 
-/** Appends a key's sub-states to a wire form. */
+// A sub-state that is empty says what no sub-state says; one of the two forms had to go.
+const isStringEmpty = (state: StringState) => state.register.stamp === 0 && state.counter === null;
+const isSetEmpty = (state: SetState) => state.context.size === 0 && state.entries.size === 0;
+const isExpiryEmpty = (state: ExpiryState) => state.context.size === 0;
+
+/** Appends a key's sub-states to a wire form, but for empty ones. */
 export function writeKeyState(state: KeyState, writer: WireWriter, out: unknown[]): void {
-  if (state.string !== null) out.push(STRING_TAG, stringType.toWire(state.string, writer));
-  if (state.set !== null) out.push(SET_TAG, setType.toWire(state.set, writer));
-  if (state.expiry !== null) out.push(EXPIRY_TAG, expiryType.toWire(state.expiry, writer));
+  const { string, set, expiry } = state;
+  if (string !== null && !isStringEmpty(string)) out.push(STRING_TAG, stringType.toWire(string, writer));
+  if (set !== null && !isSetEmpty(set)) out.push(SET_TAG, setType.toWire(set, writer));
+  if (expiry !== null && !isExpiryEmpty(expiry)) out.push(EXPIRY_TAG, expiryType.toWire(expiry, writer));
 }
 
 /** Reads what {@link writeKeyState} wrote, from a position on. Throws DecodeError on anything else. */
@@ -37,13 +43,18 @@ export function readKeyState(
     if (typeof tag !== 'number' || tag <= last) throw new DecodeError('the tags of a key are not in order');
     last = tag;
     const body = wire[i + 1];
-    if (tag === STRING_TAG) state.string = stringType.fromWire(body, reader) as StringState;
-    else if (tag === SET_TAG) state.set = setType.fromWire(body, reader) as SetState;
-    else if (tag === EXPIRY_TAG) state.expiry = expiryType.fromWire(body, reader) as ExpiryState;
+    if (tag === STRING_TAG) state.string = required(stringType.fromWire(body, reader), isStringEmpty);
+    else if (tag === SET_TAG) state.set = required(setType.fromWire(body, reader), isSetEmpty);
+    else if (tag === EXPIRY_TAG) state.expiry = required(expiryType.fromWire(body, reader), isExpiryEmpty);
     else
       throw new DecodeError(
         `unknown data type ${tag}: this node is older than its peer, or the peer is broken`,
       );
   }
+  return state;
+}
+
+function required<State>(state: State, isEmpty: (state: State) => boolean): State {
+  if (isEmpty(state)) throw new DecodeError('an empty sub-state of a key is not canonical');
   return state;
 }

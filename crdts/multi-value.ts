@@ -9,7 +9,7 @@
  * As in the set: the other's context covers it, or not.
  */
 import type { DataType } from './data-type.js';
-import type { ReplicaId, Site } from './dot.js';
+import { type ReplicaId, requireLater, type Site } from './dot.js';
 import { DecodeError } from './errors.js';
 import type { Stamp } from './stamp.js';
 import { covers, mergeVectors, raise, type VersionVector } from './version-vector.js';
@@ -48,6 +48,7 @@ export function multiValueType<V>(
       const delta: MultiValue<V> = { context: new Map(), siblings: new Map() };
       for (const [replica, { stamp }] of state.siblings) raise(delta.context, replica, stamp);
       if (op.op === 'write') {
+        requireLater(site, state.context.get(site.replica) ?? 0);
         raise(delta.context, site.replica, site.stamp);
         delta.siblings.set(site.replica, { stamp: site.stamp, value: op.value });
       }

@@ -14,12 +14,14 @@
  * A delta names only the members that it touches, and says nothing of others; `whole` says that what isn't named isn't
  * there. So an add to a set of a million members costs what it costs for a set of ten, and a DEL names nobody.
  * The context has no gaps, which is right under causal delivery only (version-vector.ts); and deltas may be joined
- * with each other only when made one after the other on one replica with nothing merged in between.
+ * with each other only when made one after the other on one replica with nothing merged in between. Into a state that is
+ * partly loaded, merge only deltas whose members were loaded before.
  */
 import type { ByteString } from './bytes.js';
 import type { DataType } from './data-type.js';
-import { compareDots, type Dot, type ReplicaId, type Site } from './dot.js';
+import { compareDots, type Dot, type ReplicaId, requireLater, type Site } from './dot.js';
 import { DecodeError, InvariantError } from './errors.js';
+import type { Stamp } from './stamp.js';
 import { covers, dominates, mergeVectors, raise, type VersionVector } from './version-vector.js';
 import { asArray, compareBytes, type WireReader, type WireWriter } from './wire.js';
 
@@ -80,22 +82,29 @@ export function lastSetWrite(state: SetState): Dot {
   return last;
 }
 
-/** Joins the dots of one member: keeps a dot that both have, or that the other's context doesn't cover. */
+/**
+ * Joins the dots of one member: keeps a dot that both have, or that the other's context doesn't cover. One pass over both
+ * lists; the result is one of them where it can be, so that nothing is kept twice.
+ */
 function joinDots(
   mine: Dots,
-  myContext: ReadonlyMap<ReplicaId, number>,
+  myContext: ReadonlyMap<ReplicaId, Stamp>,
   theirs: Dots,
-  theirContext: ReadonlyMap<ReplicaId, number>,
+  theirContext: ReadonlyMap<ReplicaId, Stamp>,
 ): Dots {
   if (mine === theirs) return mine;
   const kept: Dot[] = [];
-  for (const dot of mine) {
-    if (!covers(theirContext, dot.replica, dot.stamp) || theirs.some((other) => sameDot(dot, other)))
-      kept.push(dot);
+  for (let i = 0, j = 0; i < mine.length || j < theirs.length; ) {
+    const a = mine[i];
+    const b = theirs[j];
+    const order =
+      a === undefined ? 1 : b === undefined ? -1 : compareBytes(a.replica, b.replica) || a.stamp - b.stamp;
+    if (order === 0 || (order < 0 && !covers(theirContext, a!.replica, a!.stamp))) kept.push(a!);
+    else if (order > 0 && !covers(myContext, b!.replica, b!.stamp)) kept.push(b!);
+    if (order <= 0) i += 1;
+    if (order >= 0) j += 1;
   }
-  for (const dot of theirs) if (!covers(myContext, dot.replica, dot.stamp)) kept.push(dot);
-  if (sameDots(kept, mine)) return mine;
-  return kept.length < 2 ? kept : kept.sort((a, b) => compareBytes(a.replica, b.replica));
+  return sameDots(kept, mine) ? mine : sameDots(kept, theirs) ? theirs : kept;
 }
 
 function sameDot(a: Dot, b: Dot): boolean {
@@ -105,6 +114,19 @@ function sameDot(a: Dot, b: Dot): boolean {
 /** Says whether two lists hold the same dots. */
 export function sameDots(a: Dots, b: Dots): boolean {
   return a === b || (a.length === b.length && a.every((dot, i) => sameDot(dot, b[i]!)));
+}
+
+/**
+ * Says whether a whole state can be merged into a set that is only partly loaded. What isn't loaded may hold dots: they
+ * are settled only if the state has seen them all, and if no dot that it names may have been removed here before.
+ */
+function settles(into: SetState, whole: SetState): boolean {
+  if (!dominates(whole.context, into.context)) return false;
+  for (const [member, dots] of whole.entries) {
+    if (!into.entries.has(member) && dots.some((dot) => covers(into.context, dot.replica, dot.stamp)))
+      return false;
+  }
+  return true;
 }
 
 function observe(context: VersionVector, dots: Dots): void {
@@ -123,6 +145,7 @@ export const setType: DataType<SetState, SetOp> = {
       mergeVectors(delta.context, state.context);
       return delta;
     }
+    if (op.op === 'add') requireLater(site, state.context.get(site.replica) ?? 0);
     const dots: Dots = op.op === 'add' ? [{ replica: site.replica, stamp: site.stamp }] : NO_DOTS;
     for (const member of op.members) {
       const seen = dotsOf(state, member);
@@ -137,9 +160,10 @@ export const setType: DataType<SetState, SetOp> = {
   merge(into, delta) {
     let grew = false;
     if (delta.whole && !into.whole) {
-      // What isn't loaded may hold dots. It is settled only if the delta has seen all of them.
-      if (!dominates(delta.context, into.context)) {
-        throw new InvariantError('a whole state was merged into a set that is not loaded as a whole');
+      if (!settles(into, delta)) {
+        throw new InvariantError(
+          'a whole state was merged into a set that is not loaded as far as that needs',
+        );
       }
       into.whole = true;
       grew = true;
@@ -158,7 +182,6 @@ export const setType: DataType<SetState, SetOp> = {
       const mine = into.entries.get(member) ?? (into.whole ? NO_DOTS : undefined);
       const kept = mine === undefined ? theirs : joinDots(mine, into.context, theirs, delta.context);
       if (kept === mine) continue;
-      if (mine !== undefined && sameDots(kept, mine)) continue;
       if (kept.length === 0 && into.whole) into.entries.delete(member);
       else into.entries.set(member, kept);
       into.size += Number(kept.length > 0) - Number(mine !== undefined && mine.length > 0);
@@ -226,6 +249,9 @@ export const setType: DataType<SetState, SetOp> = {
         if (state.entries.has(member)) throw new DecodeError('a set names a member twice');
         state.entries.set(member, dots);
       }
+    }
+    if (state.context.size === 0 && state.entries.size > 0) {
+      throw new DecodeError('a set names absent members for no reason');
     }
     if (state.whole) state.size = state.entries.size;
     return state;

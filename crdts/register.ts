@@ -8,7 +8,7 @@
  */
 import type { ByteString } from './bytes.js';
 import type { DataType } from './data-type.js';
-import { compareDots, type ReplicaId, type Site } from './dot.js';
+import { compareDots, type ReplicaId, requireLater, type Site } from './dot.js';
 import { DecodeError, InvariantError } from './errors.js';
 import type { Stamp } from './stamp.js';
 import { asArray, type WireReader, type WireWriter } from './wire.js';
@@ -43,7 +43,11 @@ export const registerType: DataType<Register, RegisterOp> = {
 
   empty: () => ({ stamp: 0, replica: '', value: null }),
 
-  mutate: (_state, op, site: Site) => ({ stamp: site.stamp, replica: site.replica, value: op.value }),
+  mutate(state, op, site: Site) {
+    // At an equal stamp the greater replica id still wins.
+    requireLater(site, site.replica > state.replica ? state.stamp - 1 : state.stamp);
+    return { stamp: site.stamp, replica: site.replica, value: op.value };
+  },
 
   merge(into, delta) {
     const order = compareDots(delta, into);

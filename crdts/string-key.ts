@@ -13,7 +13,15 @@ import { type Counter, type CounterOp, counterType, counterValue } from './count
 import type { DataType } from './data-type.js';
 import { compareDots, type Dot, type Site } from './dot.js';
 import { DecodeError, NotAnIntegerError, OverflowError } from './errors.js';
-import { formatInteger, type Integer, isInt64, parseInteger, plus } from './integer.js';
+import {
+  formatInteger,
+  type Integer,
+  isInt64,
+  parseInt64,
+  parseInteger,
+  plus,
+  requireInt64,
+} from './integer.js';
 import { isPresent, type Register, registerType, registerValue } from './register.js';
 import { asArray } from './wire.js';
 
@@ -41,7 +49,7 @@ export function stringValue(state: StringState): ByteString | null {
   if (!isStringLive(state)) return null;
   const value = registerValue(state.register);
   if (state.counter === null || state.counter.counts.size === 0) return value;
-  const base = value === null ? 0 : parseInteger(value);
+  const base = value === null ? 0 : parseInt64(value);
   return base === null ? value : formatInteger(plus(base, counterValue(state.counter)));
 }
 
@@ -75,13 +83,21 @@ export const stringType: DataType<StringState, StringOp> = {
 
   mutate(state, op, site: Site) {
     if (op.op === 'add') {
+      requireInt64(op.by);
+      const base = registerValue(state.register);
+      // Only concurrent increments may lead out of 64 bits: a value that was SET beyond them is text.
+      if (base !== null && parseInt64(base) === null) throw new NotAnIntegerError();
       incremented(stringValue(state), op.by);
       const counter = counterType.mutate(state.counter ?? counterType.empty(), op, site);
       return { register: registerType.empty(), counter };
     }
     const counted = state.counter !== null && state.counter.counts.size > 0;
     return {
-      register: { stamp: site.stamp, replica: site.replica, value: op.op === 'write' ? op.value : null },
+      register: registerType.mutate(
+        state.register,
+        { op: 'write', value: op.op === 'write' ? op.value : null },
+        site,
+      ),
       counter: counted ? counterType.mutate(state.counter!, { op: 'reset' }, site) : null,
     };
   },

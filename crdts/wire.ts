@@ -10,7 +10,7 @@
  */
 import { type ByteString, fromUint8Array, isAscii, toUint8Array } from './bytes.js';
 import type { Dot, ReplicaId } from './dot.js';
-import { DecodeError, InvariantError } from './errors.js';
+import { ArgumentError, DecodeError, InvariantError } from './errors.js';
 import { isStamp, type Stamp } from './stamp.js';
 import type { VersionVector } from './version-vector.js';
 
@@ -26,6 +26,10 @@ export const WIRE_LIMITS = {
   /** Decimal digits of a count. */
   countDigits: 40,
 } as const;
+
+/** No spaces: lists of dots are compared as text, and must not read like other lists. */
+const REPLICA_ID = new RegExp(`^[!-~]{1,${WIRE_LIMITS.replicaIdLength}}$`);
+const BAD_REPLICA_ID = `a replica id is not 1 to ${WIRE_LIMITS.replicaIdLength} printable ASCII characters without spaces`;
 
 /** Collects the replica table while a form is written. */
 export class WireWriter {
@@ -43,20 +47,24 @@ export class WireWriter {
     return [...this.#index.keys()];
   }
 
+  /** The position of a replica id in the table. Throws ArgumentError when no reader would accept it. */
   replica(id: ReplicaId): number {
     let index = this.#index.get(id);
     if (index === undefined) {
+      if (!REPLICA_ID.test(id)) throw new ArgumentError(`${BAD_REPLICA_ID}: ${JSON.stringify(id)}`);
       index = this.#index.size;
       this.#index.set(id, index);
     }
     return index;
   }
 
+  /** A stamp as its distance below the base. */
   stamp(stamp: Stamp): number {
     if (stamp > this.#base) throw new InvariantError(`stamp ${stamp} is above its base ${this.#base}`);
     return this.#base - stamp;
   }
 
+  /** A byte string in the form that codecs keep. */
   bytes(value: ByteString): WireBytes {
     return isAscii(value) ? value : toUint8Array(value);
   }
@@ -83,9 +91,7 @@ export class WireReader {
     this.#maxBytes = maxBytes;
     const table = asArray(replicas, 'replica table', WIRE_LIMITS.replicas);
     for (const id of table) {
-      if (typeof id !== 'string' || id === '' || id.length > WIRE_LIMITS.replicaIdLength || !isAscii(id)) {
-        throw new DecodeError('a replica id is not 1 to 64 ASCII characters');
-      }
+      if (typeof id !== 'string' || !REPLICA_ID.test(id)) throw new DecodeError(BAD_REPLICA_ID);
     }
     if (new Set(table).size !== table.length) throw new DecodeError('a replica stands twice in its table');
     this.#replicas = table as ReplicaId[];

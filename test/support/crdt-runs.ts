@@ -13,6 +13,7 @@ export function runs(usual: number): fc.Parameters<unknown> {
     numRuns: factor > 0 ? factor : usual,
     ...(seed === undefined ? {} : { seed: Number(seed) }),
     // Without this, a slow machine would let a long shrink look like a hang.
+    includeErrorInReport: true,
     interruptAfterTimeLimit: factor > 0 ? 24 * 3_600_000 : 60_000,
     markInterruptAsFailure: false,
   };

@@ -1,0 +1,61 @@
+/** The data types with a generator of operations each. A new type is one more entry: the laws come for free. */
+import {
+  type ByteString,
+  counterType,
+  expiryType,
+  type Integer,
+  incremented,
+  multiValueType,
+  registerType,
+  type StringState,
+  setType,
+  stringType,
+  stringValue,
+} from '../../crdts/index.js';
+import { subjectOf } from './crdt-history.js';
+import { anyValue, MEMBERS, STEPS } from './crdt-keys.js';
+
+export const registerSubject = subjectOf(registerType, (_state, random) => ({
+  op: 'write' as const,
+  value: random.chance(25) ? null : anyValue(random),
+}));
+
+export const counterSubject = subjectOf(counterType, (_state, random) =>
+  random.chance(25) ? { op: 'reset' as const } : { op: 'add' as const, by: random.pick(STEPS) },
+);
+
+function canAdd(state: StringState, by: Integer): boolean {
+  try {
+    incremented(stringValue(state), by);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+export const stringSubject = subjectOf(stringType, (state, random) => {
+  if (random.chance(25)) return { op: 'write' as const, value: anyValue(random) };
+  if (random.chance(20)) return { op: 'delete' as const };
+  const by = random.pick(STEPS);
+  return canAdd(state, by) ? { op: 'add' as const, by } : null;
+});
+
+export const setSubject = subjectOf(setType, (_state, random) => {
+  if (random.chance(8)) return { op: 'clear' as const };
+  return { op: random.chance(60) ? ('add' as const) : ('remove' as const), members: random.some(MEMBERS, 3) };
+});
+
+export const multiValueSubject = subjectOf(
+  multiValueType<ByteString>(
+    'multi-value',
+    (value, writer) => writer.bytes(value),
+    (wire, reader) => reader.bytes(wire),
+  ),
+  (_state, random) =>
+    random.chance(20) ? { op: 'clear' as const } : { op: 'write' as const, value: anyValue(random) },
+);
+
+export const expirySubject = subjectOf(expiryType, (_state, random) => {
+  if (random.chance(20)) return { op: 'clear' as const };
+  return { op: 'write' as const, value: random.chance(25) ? null : random.below(1e9) };
+});
