@@ -373,7 +373,7 @@ export class Replica {
 
   #send(batch: InFlight & { commit: unknown }): void {
     const commit = batch.commit as Parameters<Store['commit']>[0] | null;
-    for (const mark of batch.marks) this.#assumed.set(mark.replica, mark);
+    raiseMarks(this.#assumed, batch.marks);
     this.#inFlight.push(batch);
     const nothing =
       commit === null ||
@@ -403,7 +403,7 @@ export class Replica {
 
   #finish(batch: InFlight): void {
     const { events } = this.#options;
-    for (const mark of batch.marks) this.#applied.set(mark.replica, mark);
+    raiseMarks(this.#applied, batch.marks);
     if (batch.frame !== null) events.onFrame(batch.frame);
     const number = batch.frame?.number ?? 0;
     for (const item of batch.local) item.settle(item.error, item.value, item.error === null ? number : 0);
@@ -540,4 +540,9 @@ export class Replica {
       }
     }
   }
+}
+
+function raiseMarks(marks: Map<ReplicaId, AppliedMark>, by: readonly AppliedMark[]): void {
+  for (const mark of by)
+    if ((marks.get(mark.replica)?.number ?? 0) < mark.number) marks.set(mark.replica, mark);
 }

@@ -1,0 +1,397 @@
+/**
+ * Sync: gets every member's frames here, and this one's there. Three layers: frames are pushed as they are committed; holes
+ * are repaired from whoever has the frames; and what no frames can bring is transferred as state.
+ *
+ * This file connects the mesh to the replica. What to ask of whom, and when, is decided in gap-repair.ts; what is applied
+ * in which order, in replica/causal-delivery.ts.
+ */
+import type { ReplicaId } from '../../crdts/dot.js';
+import type { HybridClock } from '../../crdts/stamp.js';
+import { DecodeError, type MeshError, PeerError } from '../errors.js';
+import { replicaHash } from '../mesh/identity.js';
+import type { Mesh, MeshHandlers, PeerId } from '../mesh/mesh.js';
+import type { Logger } from '../options.js';
+import { CausalDelivery } from '../replica/causal-delivery.js';
+import { decodeFrame, type Frame } from '../replica/frame.js';
+import { RecentFrames } from '../replica/recent-frames.js';
+import type { Replica } from '../replica/replica.js';
+import type { AppliedMark, Store } from '../store/store.js';
+import type { Cancel, Timers } from '../timers.js';
+import { AppliedWaiters } from './applied-waiters.js';
+import { serveFrames } from './frame-server.js';
+import { GapRepair, type Repair } from './gap-repair.js';
+import { type Member, Members } from './members.js';
+import {
+  decodeAppliedRequest,
+  decodeFrameChunk,
+  decodeFramesRequest,
+  decodeHeartbeat,
+  encodeFramesRequest,
+  encodeHeartbeat,
+  type Heartbeat,
+  isHeartbeat,
+  PROTOCOL_VERSION,
+  PROTOCOLS,
+} from './messages.js';
+import { giveState, pullState } from './state-transfer.js';
+
+export interface SyncOptions {
+  readonly mesh: Mesh;
+  readonly store: Store;
+  readonly replica: Replica;
+  readonly clock: HybridClock;
+  readonly timers: Timers;
+  readonly random: () => number;
+  readonly logger: Logger;
+  readonly region: string;
+  /** Fingerprint of this node's rules. */
+  readonly rules: string;
+  readonly maxValueBytes: number;
+  readonly heartbeatMs: number;
+  readonly recentFramesBytes: number;
+  readonly heldBackBytes: number;
+  /** Time between comparisons of all digests with a random member. */
+  readonly antiEntropyMs: number;
+  readonly onPeer: (peer: PeerId, connected: boolean, region: string) => void;
+}
+
+/** Bytes of frames that one merge takes. */
+const MERGE_BYTES = 256 * 1024;
+/** Merges that may wait for the replica; the rest stays held back, where it is bounded. */
+const MAX_QUEUED_MERGES = 8;
+
+export class Sync implements MeshHandlers {
+  readonly #options: SyncOptions;
+  readonly #delivery: CausalDelivery;
+  readonly #recent: RecentFrames;
+  readonly #repair = new GapRepair();
+  readonly #waiters: AppliedWaiters;
+  readonly members = new Members();
+  readonly #repairing = new Set<ReplicaId>();
+  readonly #stopped = new AbortController();
+  readonly #warned = new Set<string>();
+  #pulling: PeerId | null = null;
+  #nextAntiEntropyMs = 0;
+  #heartbeat: Cancel = () => {};
+  readonly counters = { applied: 0, repaired: 0, refused: 0, transfers: 0 };
+
+  constructor(options: SyncOptions) {
+    this.#options = options;
+    this.#delivery = new CausalDelivery(options.heldBackBytes, (stamp) => options.clock.isAhead(stamp));
+    this.#recent = new RecentFrames(options.recentFramesBytes);
+    this.#waiters = new AppliedWaiters(options.timers, () => options.replica.applied);
+    this.restart(options.replica.applied.values());
+  }
+
+  /** Frames that wait for their predecessors. */
+  get heldBack(): number {
+    return this.#delivery.heldCount;
+  }
+
+  /** Replicas whose frames come from too far in the future. */
+  get skewed(): ReplicaId[] {
+    return this.#delivery.skewed();
+  }
+
+  /** Frames known of a replica that aren't delivered here yet. */
+  missing(replica: ReplicaId): number {
+    return GapRepair.missing(replica, this.#delivery.marks, this.members.all());
+  }
+
+  /** Starts the heartbeat; the mesh must be up. */
+  start(): void {
+    this.#nextAntiEntropyMs =
+      this.#options.timers.now() + this.#options.antiEntropyMs * (0.5 + this.#options.random());
+    this.#tick();
+  }
+
+  stop(): void {
+    this.#heartbeat();
+    this.#stopped.abort();
+    this.#waiters.stop();
+  }
+
+  /** Goes on from what the store says is applied, after it was away. What was under way is asked for again. */
+  restart(applied: Iterable<AppliedMark>): void {
+    this.#delivery.reset(applied);
+  }
+
+  /** A frame of this node has been committed: tell everyone. */
+  publish(frame: Frame): void {
+    this.#recent.add(frame.replica, frame.number, frame.bytes);
+    this.#delivery.raise([{ replica: frame.replica, number: frame.number, stamp: frame.stamp }]);
+    // Too large for a broadcast: the heartbeat tells its number, and the others fetch it.
+    if (frame.bytes.length <= this.#options.mesh.maxBroadcastBytes) this.#options.mesh.broadcast(frame.bytes);
+    else this.#sayHello();
+    this.#waiters.check();
+    this.#drain();
+  }
+
+  /** Remote frames or states have been committed. */
+  applied(frames: number): void {
+    this.counters.applied += frames;
+    this.#waiters.check();
+    this.#drain();
+  }
+
+  /** Waits until a replica's frame is applied here. */
+  whenApplied(replica: ReplicaId, number: number, timeoutMs: number, signal: AbortSignal): Promise<number> {
+    return this.#waiters.wait(replica, number, timeoutMs, signal);
+  }
+
+  // ---- from the mesh
+
+  onBroadcast(from: PeerId, bytes: Uint8Array): void {
+    try {
+      if (isHeartbeat(bytes)) this.#heard(from, decodeHeartbeat(bytes));
+      else this.#take(decodeFrame(bytes, this.#options.maxValueBytes), from);
+    } catch (error) {
+      this.#refuseMessage(from, error);
+    }
+  }
+
+  async *onRequest(
+    from: PeerId,
+    protocol: string,
+    body: Uint8Array,
+    signal: AbortSignal,
+  ): AsyncIterable<Uint8Array> {
+    const { replica, store } = this.#options;
+    switch (protocol) {
+      case PROTOCOLS.hello:
+        this.#heard(from, decodeHeartbeat(body));
+        yield encodeHeartbeat(this.#self());
+        return;
+      case PROTOCOLS.frames:
+        yield* serveFrames(decodeFramesRequest(body), this.#recent, store, signal);
+        return;
+      case PROTOCOLS.state:
+        yield* giveState(store, () => replica.applied.values(), body);
+        return;
+      case PROTOCOLS.applied: {
+        const wanted = decodeAppliedRequest(body);
+        const number = await this.whenApplied(wanted.replica, wanted.number, wanted.timeoutMs, signal);
+        yield encodeFramesRequest({ replica: wanted.replica, from: 0, to: number });
+        return;
+      }
+      default:
+        throw new PeerError(
+          `this node does not know the request '${protocol}': run the same release everywhere`,
+        );
+    }
+  }
+
+  onConnect(peer: PeerId): void {
+    this.members.setConnected(peer, true);
+    void this.#greet(peer);
+  }
+
+  onDisconnect(peer: PeerId): void {
+    const region = this.members.get(peer)?.region ?? '';
+    this.members.setConnected(peer, false);
+    this.#options.onPeer(peer, false, region);
+  }
+
+  // ---- heartbeats
+
+  #self(): Heartbeat {
+    const { region, replica, rules } = this.#options;
+    return {
+      version: PROTOCOL_VERSION,
+      region,
+      replica: replica.id,
+      rules,
+      applied: [...replica.applied.values()],
+    };
+  }
+
+  #sayHello(): void {
+    const bytes = encodeHeartbeat(this.#self());
+    if (bytes.length <= this.#options.mesh.maxBroadcastBytes) this.#options.mesh.broadcast(bytes);
+  }
+
+  #tick(): void {
+    if (this.#stopped.signal.aborted) return;
+    this.#sayHello();
+    this.#drain();
+    this.#repairGaps();
+    this.#compareDigests();
+    this.#heartbeat = this.#options.timers.after(this.#options.heartbeatMs, () => this.#tick());
+  }
+
+  async #greet(peer: PeerId): Promise<void> {
+    const { mesh, logger } = this.#options;
+    for (let attempt = 1; attempt <= 3 && this.members.get(peer)?.connected === true; attempt += 1) {
+      try {
+        for await (const answer of mesh.request(peer, PROTOCOLS.hello, encodeHeartbeat(this.#self()), {
+          signal: this.#stopped.signal,
+        })) {
+          this.#heard(peer, decodeHeartbeat(answer));
+        }
+        this.#repairGaps();
+        return;
+      } catch (error) {
+        if (this.#stopped.signal.aborted) return;
+        if (error instanceof DecodeError) this.#refuseMessage(peer, error);
+        else logger.debug({ peer, err: error as Error }, 'a peer did not answer the greeting');
+      }
+    }
+  }
+
+  #heard(from: PeerId, heartbeat: Heartbeat): void {
+    const { rules, mesh, onPeer, timers } = this.#options;
+    this.#checkOwner(from, heartbeat.replica);
+    if (heartbeat.rules !== rules) {
+      mesh.refuse(
+        from,
+        `its rules (${heartbeat.rules}) differ from this node's (${rules}): give every member the same rules`,
+      );
+      throw new PeerError(
+        `the rules of ${from} (${heartbeat.rules}) differ from this node's (${rules}): give every member the same rules`,
+      );
+    }
+    const isNew = (this.members.get(from)?.heardAtMs ?? 0) === 0;
+    const member = this.members.heard(from, heartbeat, timers.now());
+    if (isNew) onPeer(from, true, member.region);
+    this.#trimRetiredLogs();
+    if (!this.#stopped.signal.aborted) this.#repairGaps();
+  }
+
+  // ---- frames
+
+  #take(frame: Frame, from: PeerId | null): boolean {
+    if (from !== null) this.#checkOwner(from, frame.replica);
+    if (frame.replica === this.#options.replica.id) return false;
+    const outcome = this.#delivery.offer(frame);
+    if (outcome === 'known') return false;
+    this.#recent.add(frame.replica, frame.number, frame.bytes);
+    this.#drain();
+    return outcome === 'held';
+  }
+
+  #drain(): void {
+    const { replica } = this.#options;
+    while (replica.available && replica.queuedRemote < MAX_QUEUED_MERGES) {
+      const frames = this.#delivery.take(MERGE_BYTES);
+      if (frames.length === 0) return;
+      replica.merge({ frames, states: [], marks: [] });
+    }
+  }
+
+  /** A replica id begins with the hash of the PeerId that may use it, so a forged frame is seen without any state. */
+  #checkOwner(from: PeerId, replica: ReplicaId): void {
+    if (!replica.startsWith(`${replicaHash(from)}.`)) {
+      throw new DecodeError(`replica ${replica} does not belong to ${from}`);
+    }
+  }
+
+  #refuseMessage(from: PeerId, error: unknown): void {
+    this.counters.refused += 1;
+    const { code, message } = error as MeshError;
+    const fields = { peer: from, code, reason: message };
+    // A broken peer sends many: say each thing once loudly.
+    const label = `${from} ${code} ${message}`;
+    if (this.#warned.has(label)) this.#options.logger.debug(fields, 'refused a message');
+    else this.#options.logger.warn(fields, 'refused a message');
+    if (this.#warned.size < 1000) this.#warned.add(label);
+  }
+
+  // ---- repair
+
+  #repairGaps(): void {
+    const { replica, timers } = this.#options;
+    if (!replica.available || this.#stopped.signal.aborted) return;
+    for (const repair of this.#repair.due(
+      this.#delivery.marks,
+      this.members.present(),
+      replica.id,
+      timers.now(),
+    )) {
+      if (repair.far) void this.#pull(repair.peer);
+      else if (!this.#repairing.has(repair.replica)) void this.#fetch(repair);
+    }
+  }
+
+  async #fetch(repair: Repair): Promise<void> {
+    const { mesh, logger, maxValueBytes, replica, timers } = this.#options;
+    this.#repairing.add(repair.replica);
+    let frames = 0;
+    try {
+      const body = encodeFramesRequest(repair);
+      for await (const chunk of mesh.request(repair.peer, PROTOCOLS.frames, body, {
+        signal: this.#stopped.signal,
+      })) {
+        for (const bytes of decodeFrameChunk(chunk)) {
+          const frame = decodeFrame(bytes, maxValueBytes);
+          if (frame.replica !== repair.replica)
+            throw new DecodeError('a frame of another replica than asked for');
+          if (this.#take(frame, null)) this.counters.repaired += 1;
+          frames += 1;
+        }
+        while (replica.available && replica.queuedRemote >= MAX_QUEUED_MERGES) {
+          await new Promise<void>((resolve) => timers.after(5, resolve));
+        }
+      }
+      // The peer has applied these frames but doesn't have them any more.
+      if (frames === 0) await this.#pull(repair.peer);
+    } catch (error) {
+      if (error instanceof DecodeError) this.#refuseMessage(repair.peer, error);
+      else logger.debug({ ...repair, err: error as Error }, 'a repair broke off');
+    } finally {
+      this.#repairing.delete(repair.replica);
+    }
+  }
+
+  async #pull(peer: PeerId): Promise<void> {
+    if (this.#pulling !== null || this.#stopped.signal.aborted) return;
+    this.#pulling = peer;
+    const { mesh, store, replica, clock, logger, maxValueBytes } = this.#options;
+    try {
+      const outcome = await pullState({
+        mesh,
+        peer,
+        store,
+        maxValueBytes,
+        isAhead: (stamp) => clock.isAhead(stamp),
+        merge: (item) => replica.merge(item),
+        signal: this.#stopped.signal,
+      });
+      this.#delivery.raise(outcome.marks);
+      this.#drain();
+      this.counters.transfers += 1;
+      const { slots, keys, bytes } = outcome;
+      if (slots > 0) logger.info({ peer, slots, keys, bytes }, 'merged the state of a peer');
+    } catch (error) {
+      if (error instanceof DecodeError) this.#refuseMessage(peer, error);
+      else logger.debug({ peer, err: error as Error }, 'a state transfer broke off');
+    } finally {
+      this.#pulling = null;
+    }
+  }
+
+  #compareDigests(): void {
+    const { timers, antiEntropyMs, random } = this.#options;
+    if (timers.now() < this.#nextAntiEntropyMs) return;
+    this.#nextAntiEntropyMs = timers.now() + antiEntropyMs * (0.75 + random() / 2);
+    const present = this.members.present();
+    const chosen = present[Math.floor(random() * present.length)];
+    if (chosen !== undefined) void this.#pull(chosen.peerId);
+  }
+
+  /** Logs of this node's earlier epochs go when every member that is present has applied all of them. */
+  #trimRetiredLogs(): void {
+    const { replica, store, mesh } = this.#options;
+    const own = `${replicaHash(mesh.self)}.`;
+    const present: Member[] = this.members.present();
+    for (const mark of replica.applied.values()) {
+      const { replica: retired, number } = mark;
+      if (retired === replica.id || !retired.startsWith(own) || this.#trimmed.has(retired)) continue;
+      if (present.every((member) => (member.applied.get(retired) ?? 0) >= number)) {
+        this.#trimmed.add(retired);
+        store.trimLog(retired, number).catch(() => this.#trimmed.delete(retired));
+      }
+    }
+  }
+
+  readonly #trimmed = new Set<ReplicaId>();
+}
