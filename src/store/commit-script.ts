@@ -1,0 +1,315 @@
+/**
+ * The Lua scripts that run inside Valkey. They know nothing of CRDTs: they compare, store and count.
+ *
+ * The commit script looks at everything that it depends on before its first write, and past that point calls nothing
+ * that can fail: memory and read-only state are checked by Valkey before a script with a `#!lua` line starts, types were
+ * looked at or are handled, numbers were checked by the sender. So a commit is all or nothing.
+ *
+ * **Exactly once.** A writer (one store object) keeps a record in the hash of facts, `session:seq:previous:previousSeq:time`.
+ * A session is one connection; seq counts the commits that took effect in it. A commit must carry the running session and the
+ * next seq. When a connection breaks, the next one begins a new session, which fences off whatever the old connection may
+ * still deliver, and learns how many commits of the previous session took effect: the others are sent again.
+ * The same record shows lost data: it is absent, or behind what was acknowledged.
+ */
+import { META, META_KEY } from './layout.js';
+
+/** Most arguments for one command out of a Lua table: Lua's stack holds about 8,000. */
+const CHUNK = 4000;
+
+const COMMIT_BODY = `
+local meta, unpack, call, pcall = '${META_KEY}', unpack, redis.call, redis.pcall
+local dataset, writer, session, seq, frame, applied, headers, entries, strings, deletes, sets, rebuilds, expiries =
+  unpack(cmsgpack.unpack(ARGV[1]))
+
+local function chunked(command, key, items)
+  for i = 1, #items, ${CHUNK} do
+    call(command, key, unpack(items, i, math.min(i + ${CHUNK - 1}, #items)))
+  end
+end
+
+-- 1. Look.
+local wanted = {'${META.dataset}', writer, '${META.reserved}', '${META.clean}', frame and frame[2] or '${META.dataset}'}
+for i = 1, #applied, 3 do wanted[#wanted + 1] = applied[i] end
+local facts = {}
+for i = 1, #wanted, ${CHUNK} do
+  local part = call('HMGET', meta, unpack(wanted, i, math.min(i + ${CHUNK - 1}, #wanted)))
+  for j = 1, #part do facts[i + j - 1] = part[j] end
+end
+if facts[1] ~= dataset or not facts[2] then return 'LOST' end
+local atSession, atSeq, previous = string.match(facts[2], '^(%d+):(%d+):(%d+:%d+):')
+if tonumber(atSession) ~= session then return 'FENCED' end
+if tonumber(atSeq) + 1 ~= seq then return 'GAP' end
+local reserved = tonumber(facts[3])
+
+local marks = {}
+if frame then
+  local number = facts[5] and tonumber(string.match(facts[5], '^%d+')) or 0
+  if number + 1 ~= tonumber(frame[3]) then return 'STALE frame ' .. frame[3] .. ' does not follow ' .. string.format('%.0f', number) end
+  marks[frame[2]] = tonumber(frame[3])
+  if call('EXISTS', frame[1]) == 0 then reserved = reserved + 1 end
+end
+
+local digests = {}
+local at = 1
+while at <= #headers do
+  local slot, count = headers[at], headers[at + 2]
+  local first = at + 3
+  if count == 1 then
+    local stored = call('HMGET', slot, slot, headers[first])
+    digests[at] = stored[1]
+    if stored[2] ~= headers[first + 1] then return 'STALE header' end
+  else
+    digests[at] = call('HGET', slot, slot)
+    for i = 0, count - 1, ${CHUNK} do
+      local keys = {}
+      for j = i, math.min(i + ${CHUNK - 1}, count - 1) do keys[#keys + 1] = headers[first + 3 * j] end
+      local stored = call('HMGET', slot, unpack(keys))
+      for j = 1, #stored do
+        if stored[j] ~= headers[first + 3 * (i + j - 1) + 1] then return 'STALE header' end
+      end
+    end
+  end
+  at = first + 3 * count
+end
+
+local entryCounts = {}
+for i = 1, #entries, 4 do entryCounts[i] = call('HLEN', entries[i]) end
+for i = 1, #sets, 4 do call('HLEN', sets[i + 1]) end
+for i = 1, #rebuilds, 2 do call('HLEN', rebuilds[i + 1]) end
+
+-- 2. Write. The log first: it is the one call that damage from outside could still make fail.
+if frame then call('XADD', frame[1], frame[3] .. '-0', 's', frame[4], 'b', frame[5]) end
+
+at = 1
+while at <= #headers do
+  local slot, count = headers[at], headers[at + 2]
+  local first = at + 3
+  local digest = string.format('%.0f', (tonumber(digests[at] or 0) + headers[at + 1]) % 281474976710656)
+  local store, remove = {slot, digest}, {}
+  for i = first, first + 3 * (count - 1), 3 do
+    if headers[i + 2] then
+      store[#store + 1] = headers[i]
+      store[#store + 1] = headers[i + 2]
+    else
+      remove[#remove + 1] = headers[i]
+    end
+  end
+  if #store > 2 or digests[at] then
+    chunked('HSET', slot, store)
+    if not digests[at] then reserved = reserved + 1 end
+    if #remove > 0 then
+      chunked('HDEL', slot, remove)
+      if call('HLEN', slot) == 1 then
+        call('DEL', slot)
+        reserved = reserved - 1
+      end
+    end
+  end
+  at = first + 3 * count
+end
+
+for i = 1, #entries, 4 do
+  local hash = entries[i]
+  if entries[i + 1] and entryCounts[i] > 0 then call('UNLINK', hash) end
+  chunked('HSET', hash, entries[i + 2])
+  chunked('HDEL', hash, entries[i + 3])
+  local now = call('HLEN', hash)
+  if now > 0 and entryCounts[i] == 0 then reserved = reserved + 1 end
+  if now == 0 and entryCounts[i] > 0 then reserved = reserved - 1 end
+end
+
+local function rebuild(key, hash)
+  call('UNLINK', key)
+  chunked('SADD', key, call('HKEYS', hash))
+end
+
+for i = 1, #strings, ${CHUNK} do call('MSET', unpack(strings, i, math.min(i + ${CHUNK - 1}, #strings))) end
+for i = 1, #deletes, ${CHUNK} do call('UNLINK', unpack(deletes, i, math.min(i + ${CHUNK - 1}, #deletes))) end
+for i = 1, #sets, 4 do
+  local key = sets[i]
+  -- Someone may have written another type past us: then what the entries say replaces it.
+  local isSet = true
+  for c, items in ipairs({sets[i + 2], sets[i + 3]}) do
+    for j = 1, #items, ${CHUNK} do
+      if isSet then
+        local result = pcall(c == 1 and 'SADD' or 'SREM', key, unpack(items, j, math.min(j + ${CHUNK - 1}, #items)))
+        isSet = type(result) ~= 'table' or not result.err
+      end
+    end
+  end
+  if not isSet then
+    rebuild(key, sets[i + 1])
+    chunked('SADD', key, sets[i + 2])
+    chunked('SREM', key, sets[i + 3])
+  end
+end
+for i = 1, #rebuilds, 2 do rebuild(rebuilds[i], rebuilds[i + 1]) end
+for i = 1, #expiries, 2 do
+  if expiries[i + 1] then call('PEXPIREAT', expiries[i], expiries[i + 1]) else call('PERSIST', expiries[i]) end
+end
+
+local now = call('TIME')[1]
+local store = {
+  writer, atSession .. ':' .. string.format('%.0f', seq) .. ':' .. previous .. ':' .. now,
+  '${META.reserved}', string.format('%.0f', reserved),
+}
+if facts[4] == '1' then
+  store[#store + 1] = '${META.clean}'
+  store[#store + 1] = '0'
+end
+if frame then
+  store[#store + 1] = frame[2]
+  store[#store + 1] = frame[3] .. ' ' .. frame[4]
+end
+for i = 1, #applied, 3 do
+  local field, number = applied[i], tonumber(applied[i + 1])
+  local stored = facts[6 + (i - 1) / 3]
+  local known = marks[field] or stored and tonumber(string.match(stored, '^%d+')) or 0
+  if number > known then
+    marks[field] = number
+    store[#store + 1] = field
+    store[#store + 1] = applied[i + 1] .. ' ' .. applied[i + 2]
+  end
+end
+chunked('HSET', meta, store)
+return 'DONE'
+`;
+
+/** Commits. ARGV[1]: the frame of commit-frame.ts. Gives DONE, STALE …, GAP, FENCED or LOST; only DONE wrote anything. */
+export const COMMIT_SCRIPT = `#!lua\n${COMMIT_BODY}`;
+
+/** The same for commits that only remove: allowed when the server is out of memory. */
+export const REMOVE_SCRIPT = `#!lua flags=allow-oom\n${COMMIT_BODY}`;
+
+/** A record of a writer that was not used for so long is forgotten: its process is gone. */
+const WRITER_LIFETIME_S = 90 * 86_400;
+
+/**
+ * Begins a session. ARGV: writer, session, previous session ('0' at first), dataset ('' at first), name for a new
+ * dataset, then peer id, replica and clean of an identity to store again ('' for none).
+ * Gives LOST, FENCED, or { commits of the previous session that took effect, the hash of facts as it was }.
+ */
+export const BEGIN_SCRIPT = `#!lua flags=allow-oom
+local meta = '${META_KEY}'
+local writer, session, before, dataset = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+for _, command in ipairs({'MSET', 'UNLINK', 'SADD', 'SREM', 'PEXPIREAT', 'PERSIST', 'HSET', 'HDEL', 'HMGET', 'HGET',
+  'HLEN', 'HKEYS', 'HGETALL', 'DEL', 'EXISTS', 'XADD', 'XRANGE', 'XTRIM', 'XLEN', 'MGET', 'TYPE', 'TIME', 'DBSIZE'}) do
+  local arguments = {command, 'any', '1', '1', '1'}
+  if command == 'TIME' or command == 'DBSIZE' then arguments = {command} end
+  if command == 'MGET' or command == 'UNLINK' or command == 'DEL' or command == 'EXISTS' then arguments = {command, 'any'} end
+  if command == 'MSET' then arguments = {command, 'any', '1'} end
+  if command == 'XADD' then arguments = {command, 'any', '1-0', 's', '1'} end
+  local known, allowed = pcall(redis.acl_check_cmd, unpack(arguments))
+  if known and not allowed then return 'NOPERM ' .. command end
+end
+local facts = redis.call('HGETALL', meta)
+local known = {}
+for i = 1, #facts, 2 do known[facts[i]] = facts[i + 1] end
+local done, carried = 0, '0:0'
+if dataset == '' then
+  if not known['${META.dataset}'] then
+    redis.call('HSET', meta, '${META.dataset}', ARGV[5], '${META.reserved}', '1')
+    facts[#facts + 1] = '${META.dataset}'
+    facts[#facts + 1] = ARGV[5]
+  end
+else
+  local record = known[writer]
+  if known['${META.dataset}'] ~= dataset or not record then return 'LOST' end
+  local atSession, atSeq, previous, previousSeq = string.match(record, '^(%d+):(%d+):(%d+):(%d+):')
+  if tonumber(session) <= tonumber(atSession) then return 'FENCED' end
+  if atSession == before then
+    done = atSeq
+  elseif previous == before then
+    -- The answer to an earlier beginning was lost; nothing was committed under it.
+    done = previousSeq
+  else
+    return 'LOST'
+  end
+  carried = before .. ':' .. done
+end
+local now = redis.call('TIME')[1]
+redis.call('HSET', meta, writer, session .. ':0:' .. carried .. ':' .. now)
+if ARGV[6] ~= '' then
+  redis.call('HSET', meta, '${META.peerId}', ARGV[6], '${META.replica}', ARGV[7], '${META.clean}', ARGV[8])
+end
+for field, value in pairs(known) do
+  if field ~= writer and string.sub(field, 1, 2) == '${META.writerPrefix}' then
+    local used = tonumber(string.match(value, ':(%d+)$') or now)
+    if used < tonumber(now) - ${WRITER_LIFETIME_S} then redis.call('HDEL', meta, field) end
+  end
+end
+return {tonumber(done), facts}
+`;
+
+/** Stores an identity. ARGV: dataset, writer, session, peer id, replica, clean (0 or 1). Gives DONE, FENCED or LOST. */
+export const IDENTITY_SCRIPT = `#!lua flags=allow-oom
+local facts = redis.call('HMGET', '${META_KEY}', '${META.dataset}', ARGV[2])
+if facts[1] ~= ARGV[1] or not facts[2] then return 'LOST' end
+if string.match(facts[2], '^%d+') ~= ARGV[3] then return 'FENCED' end
+redis.call('HSET', '${META_KEY}', '${META.peerId}', ARGV[4], '${META.replica}', ARGV[5], '${META.clean}', ARGV[6])
+return 'DONE'
+`;
+
+/** Trims a log. ARGV: its key, the first number to keep. A log that is empty then is removed; a later frame begins it anew. */
+export const TRIM_SCRIPT = `#!lua flags=allow-oom
+if redis.call('EXISTS', ARGV[1]) == 0 then return 0 end
+redis.call('XTRIM', ARGV[1], 'MINID', ARGV[2] .. '-0')
+if redis.call('XLEN', ARGV[1]) == 0 then
+  redis.call('DEL', ARGV[1])
+  redis.call('HINCRBY', '${META_KEY}', '${META.reserved}', -1)
+end
+return 1
+`;
+
+/** Reads frames. ARGV: key of the log, first number, most bytes. Gives id, stamp, bytes for each, flat. */
+export const FRAMES_SCRIPT = `#!lua flags=no-writes,allow-oom
+local out, total, from, limit = {}, 0, ARGV[2], tonumber(ARGV[3])
+while true do
+  local batch = redis.call('XRANGE', ARGV[1], from, '+', 'COUNT', 16)
+  for _, entry in ipairs(batch) do
+    local bytes = entry[2][4]
+    total = total + #bytes
+    if total > limit and #out > 0 then return out end
+    out[#out + 1] = entry[1]
+    out[#out + 1] = entry[2][2]
+    out[#out + 1] = bytes
+    from = '(' .. entry[1]
+  end
+  if #batch < 16 then return out end
+end
+`;
+
+/** Runs reads in one step. ARGV[1]: a msgpack array of commands, each an array of strings. Gives their replies. */
+export const READ_SCRIPT = `#!lua flags=no-writes,allow-oom
+local out = {}
+for i, command in ipairs(cmsgpack.unpack(ARGV[1])) do out[i] = redis.call(unpack(command)) end
+return out
+`;
+
+/** Reads strings. ARGV[1]: a msgpack array of keys. Gives for each the string, nil when absent, 1 when of another type. */
+export const STRINGS_SCRIPT = `#!lua flags=no-writes,allow-oom
+local keys, out = cmsgpack.unpack(ARGV[1]), {}
+for i = 1, #keys, ${CHUNK} do
+  local values = redis.call('MGET', unpack(keys, i, math.min(i + ${CHUNK - 1}, #keys)))
+  for j = 1, #values do
+    local value = values[j]
+    if not value and redis.call('TYPE', keys[i + j - 1]).ok ~= 'none' then value = 1 end
+    out[i + j - 1] = value
+  end
+end
+return out
+`;
+
+/** Reads digests. ARGV: names of slot hashes, each of ARGV[2] bytes, in one string. Gives index, digest for those that exist, flat. */
+export const DIGESTS_SCRIPT = `#!lua flags=no-writes,allow-oom
+local names, length, out = ARGV[1], tonumber(ARGV[2]), {}
+for i = 0, #names / length - 1 do
+  local name = string.sub(names, i * length + 1, (i + 1) * length)
+  local digest = redis.call('HGET', name, name)
+  if digest then
+    out[#out + 1] = i
+    out[#out + 1] = digest
+  end
+end
+return out
+`;

@@ -1,0 +1,63 @@
+/**
+ * Names of what we keep in Valkey. Everything stands under one reserved prefix; what belongs to a key stands in the
+ * key's own hash slot, by the slot's tag:
+ *
+ *     __mesh:{tag}h          hash of a slot: key → header; its digest is the field named like the hash itself
+ *     __mesh:{tag}e:KEY      hash of a set: element → entry
+ *     __mesh:log:REPLICA     stream of that replica's frames: the id is the frame's number, s = stamp, b = bytes
+ *     __mesh:meta            hash of facts about the store and its node, see META
+ */
+import type { ByteString } from '../../crdts/bytes.js';
+import type { ReplicaId } from '../../crdts/dot.js';
+import { keySlot, SLOTS, slotTags } from './slots.js';
+
+/** Every key that begins so is ours: hidden from clients, and refused when they name it. */
+export const RESERVED_PREFIX = '__mesh:';
+
+/** The hash of facts. */
+export const META_KEY = `${RESERVED_PREFIX}meta` as ByteString;
+
+/** Fields of the hash of facts. */
+export const META = {
+  /** Random name of this data set: another one there means that ours is lost. */
+  dataset: 'dataset',
+  /** Number of keys under the reserved prefix, this one included. */
+  reserved: 'reserved',
+  peerId: 'peer',
+  replica: 'replica',
+  clean: 'clean',
+  /** + replica id → `number stamp`. */
+  appliedPrefix: 'a:',
+  /** + id of a store object → its session and how many commits of it took effect; see commit-script.ts. */
+  writerPrefix: 'w:',
+} as const;
+
+/** Says whether a key is one of ours. */
+export function isReservedKey(key: ByteString): boolean {
+  return key.startsWith(RESERVED_PREFIX);
+}
+
+let slotHashes: ByteString[] | null = null;
+
+/** Names of the header hashes, by slot. The digest of a slot is the field of that same name. */
+export function slotHashKeys(): readonly ByteString[] {
+  slotHashes ??= slotTags().map((tag) => `${RESERVED_PREFIX}{${tag}}h` as ByteString);
+  return slotHashes;
+}
+
+/** Name of a slot's header hash. */
+export function slotHashKey(slot: number): ByteString {
+  const name = slotHashKeys()[slot];
+  if (name === undefined) throw new RangeError(`slot ${slot} is not in 0 … ${SLOTS - 1}`);
+  return name;
+}
+
+/** Name of the hash that holds a set's entries. */
+export function entriesKey(key: ByteString): ByteString {
+  return `${RESERVED_PREFIX}{${slotTags()[keySlot(key)]}}e:${key}` as ByteString;
+}
+
+/** Name of the stream that holds a replica's frames. */
+export function logKey(replica: ReplicaId): ByteString {
+  return `${RESERVED_PREFIX}log:${replica}` as ByteString;
+}

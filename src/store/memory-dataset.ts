@@ -1,0 +1,112 @@
+/**
+ * What a memory store holds. It stands apart from the store, so that a simulation can open another store on the same
+ * data, as a node does that is started again.
+ */
+import type { ByteString } from '../../crdts/bytes.js';
+import type { ReplicaId } from '../../crdts/dot.js';
+import { StaleCommitError } from '../errors.js';
+import { MemoryNatives } from './memory-natives.js';
+import { keySlot } from './slots.js';
+import type { AppliedMark, Commit, KeyWrite, LoggedFrame, StoredIdentity } from './store.js';
+
+/** Headers and digest of a slot that holds any header. */
+export interface MemorySlot {
+  digest: number;
+  readonly headers: Map<ByteString, ByteString>;
+}
+
+/** The data of a memory store. */
+export class MemoryDataset {
+  readonly slots = new Map<number, MemorySlot>();
+  readonly entries = new Map<ByteString, Map<ByteString, ByteString>>();
+  readonly natives = new MemoryNatives();
+  readonly logs = new Map<ReplicaId, LoggedFrame[]>();
+  readonly applied = new Map<ReplicaId, AppliedMark>();
+  identity: StoredIdentity | null = null;
+
+  header(key: ByteString): ByteString | null {
+    return this.slots.get(keySlot(key))?.headers.get(key) ?? null;
+  }
+
+  /** Makes one commit, or throws StaleCommitError and changes nothing. */
+  commit({ writes, frame, applied = [] }: Commit, now: number): void {
+    if (frame !== undefined) {
+      const last = this.applied.get(frame.replica)?.number ?? 0;
+      if (frame.number !== last + 1) {
+        throw new StaleCommitError(`the store has moved on: frame ${frame.number} does not follow ${last}`);
+      }
+    }
+    for (const { key, expected } of writes) {
+      if (this.header(key) !== expected)
+        throw new StaleCommitError('the store has moved on: another header is there');
+    }
+
+    if (frame !== undefined) {
+      const { replica, number, stamp } = frame;
+      const log = this.logs.get(replica) ?? [];
+      this.logs.set(replica, log);
+      log.push({ replica, number, stamp, bytes: frame.bytes.slice() });
+      this.applied.set(replica, { replica, number, stamp });
+    }
+    for (const mark of applied) {
+      if (mark.number > (this.applied.get(mark.replica)?.number ?? 0))
+        this.applied.set(mark.replica, { ...mark });
+    }
+    const touched = new Set<number>();
+    for (const write of writes) touched.add(this.#writeHeader(write));
+    for (const slot of touched) if (this.slots.get(slot)?.headers.size === 0) this.slots.delete(slot);
+    for (const write of writes) {
+      this.#writeEntries(write);
+      this.#writeNative(write, now);
+      if (write.expireAtMs !== undefined) this.natives.expire(write.key, write.expireAtMs, now);
+    }
+    if (this.identity?.clean) this.identity = { ...this.identity, clean: false };
+  }
+
+  #writeHeader({ key, header, digest }: KeyWrite): number {
+    const number = keySlot(key);
+    const slot = this.slots.get(number) ?? { digest: 0, headers: new Map() };
+    this.slots.set(number, slot);
+    slot.digest = (slot.digest + digest) % 2 ** 48;
+    if (header === null) slot.headers.delete(key);
+    else slot.headers.set(key, header);
+    return number;
+  }
+
+  #writeEntries({ key, header, clearEntries, entries = [] }: KeyWrite): void {
+    if (clearEntries || header === null) this.entries.delete(key);
+    const stored = this.entries.get(key) ?? new Map<ByteString, ByteString>();
+    for (const [element, entry] of entries) if (entry !== null) stored.set(element, entry);
+    for (const [element, entry] of entries) if (entry === null) stored.delete(element);
+    if (stored.size > 0) this.entries.set(key, stored);
+    else this.entries.delete(key);
+  }
+
+  #writeNative({ key, native }: KeyWrite, now: number): void {
+    const { natives } = this;
+    if (native === undefined) return;
+    if (native.kind === 'string') {
+      natives.set(key, native.value, now);
+    } else if (native.kind === 'delete') {
+      natives.delete(key);
+    } else if (native.kind === 'rebuild') {
+      this.#rebuild(key, now);
+    } else {
+      // A value of another type is replaced by what the entries say.
+      if (typeof natives.get(key, now)?.value === 'string') this.#rebuild(key, now);
+      const held = natives.get(key, now)?.value;
+      const members = held instanceof Set ? held : new Set<ByteString>();
+      const wasEmpty = members.size === 0;
+      for (const member of native.add) members.add(member);
+      for (const member of native.remove) members.delete(member);
+      if (members.size === 0) natives.delete(key);
+      else if (wasEmpty) natives.set(key, members, now);
+    }
+  }
+
+  #rebuild(key: ByteString, now: number): void {
+    const entries = this.entries.get(key);
+    if (entries === undefined) this.natives.delete(key);
+    else this.natives.set(key, new Set(entries.keys()), now);
+  }
+}

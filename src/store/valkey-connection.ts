@@ -1,0 +1,503 @@
+/**
+ * An ordered conversation with one Valkey server that survives lost connections.
+ *
+ * Requests are sent at once, in the order of the calls, on one connection. When it breaks, a new one is made, and begins a
+ * session: the answer says which of the commits that were under way took effect (commit-script.ts). Those are settled, the
+ * rest is sent again, in order. A commit that already failed for its caller is never sent again.
+ *
+ * **Chains.** A commit that is called while others are under way belongs to their chain. When one of a chain fails, so do the
+ * later ones: in the server, because their numbers don't follow; here, when they were not sent yet.
+ */
+import type { ByteString } from '../../crdts/bytes.js';
+import type { MeshError } from '../../crdts/errors.js';
+import {
+  ConfigError,
+  StaleCommitError,
+  StoppedError,
+  StoreResetError,
+  StoreUnavailableError,
+} from '../errors.js';
+import type { Logger } from '../options.js';
+import type { Cancel, Timers } from '../timers.js';
+import type { CommitSender } from './commit-frame.js';
+import { META, META_KEY } from './layout.js';
+import { type StoredIdentity, WRONG_TYPE, type WrongType } from './store.js';
+import { refused } from './valkey-errors.js';
+import { beginSession, DataLostError, type ScriptName, type Session } from './valkey-handshake.js';
+import { type Argument, bytesOf, type Reply, ServerReplyError, ValkeyLink } from './valkey-link.js';
+import type { ValkeyAddress } from './valkey-url.js';
+
+/** What the conversation needs of its surroundings. */
+export interface ConnectionOptions {
+  readonly timers: Timers;
+  /** 0 ≤ x < 1; names writers and datasets. */
+  readonly random: () => number;
+  readonly logger: Logger;
+  /** How long a caller waits for an answer, through lost connections and all. */
+  readonly answerTimeoutMs: number;
+}
+
+interface Request {
+  /** A command by name, or one of our scripts. */
+  readonly name: string | { readonly script: ScriptName };
+  /** Its arguments, made anew each time it is sent. */
+  readonly args: (sender: CommitSender) => readonly Argument[];
+  /** For commits: which chain. 0: not a commit. */
+  readonly chain: number;
+  readonly wrongTypeAnswers: boolean;
+  readonly calledAt: number;
+  /** Number within the session in which it was sent last; 0 = not sent. Other requests than commits: 1 when sent. */
+  seq: number;
+  state: 'waiting' | 'given up' | 'done';
+  readonly resolve: (reply: Reply | WrongType) => void;
+  readonly reject: (error: Error) => void;
+}
+
+const TICKS = 20;
+const FIRST_RETRY_MS = 20;
+const LAST_RETRY_MS = 1000;
+
+/** An ordered conversation with one server. */
+export class ValkeyConnection {
+  readonly #address: ValkeyAddress;
+  readonly #options: ConnectionOptions;
+  readonly #queue: Request[] = [];
+  #state: 'new' | 'open' | 'lost' | 'closed' = 'new';
+  /** The link that requests go to; null while there is none or it isn't ready. */
+  #live: ValkeyLink | null = null;
+  /** The link that is being made or used; an event of another one is old. */
+  #link: ValkeyLink | null = null;
+  #session: Session | null = null;
+  #sessions = 0;
+  /** The last session that commits were sent in. */
+  #currentSession = 0;
+  #writer = '' as ByteString;
+  #dataset: ByteString | null = null;
+  #identity: StoredIdentity | null = null;
+  #nextSeq = 1;
+  #acknowledgedSeq = 0;
+  #chain = 0;
+  #brokenChain = -1;
+  #pendingCommits = 0;
+  #retryMs = FIRST_RETRY_MS;
+  #retry: Cancel | null = null;
+  /** Time as the number of ticks seen: a process that stood still doesn't take its own pause for the server's. */
+  #tick = 0;
+  #ticking: Cancel | null = null;
+  #problem = '';
+
+  constructor(address: ValkeyAddress, options: ConnectionOptions) {
+    this.#address = address;
+    this.#options = options;
+  }
+
+  /** Connects and begins anew, whatever was before. Throws ConfigError or StoreUnavailableError. */
+  async open(): Promise<Session> {
+    if (this.#state === 'closed') throw new StoppedError();
+    this.#dropLink();
+    this.#rejectAll(() => new StoreResetError('the store was opened again'));
+    this.#writer = `${META.writerPrefix}${this.#randomName()}` as ByteString;
+    this.#sessions = 0;
+    this.#currentSession = 0;
+    this.#dataset = null;
+    this.#identity = null;
+    this.#state = 'new';
+    const { timers, answerTimeoutMs } = this.#options;
+    let late = false;
+    const cancel = timers.after(answerTimeoutMs, () => {
+      late = true;
+      this.#link?.close();
+    });
+    try {
+      for (let pause = FIRST_RETRY_MS; ; pause = Math.min(pause * 2, 500)) {
+        try {
+          return await this.#connect();
+        } catch (error) {
+          if (error instanceof ConfigError || this.#isClosed()) throw error;
+          this.#note(error);
+          if (late) throw this.#unavailable(error);
+        }
+        await new Promise<void>((resolve) => {
+          timers.after(pause, resolve);
+        });
+        if (late) throw this.#unavailable();
+      }
+    } finally {
+      cancel();
+    }
+  }
+
+  /** The running session's facts about the server; null while there is none. */
+  get session(): Session | null {
+    return this.#session;
+  }
+
+  /** What the last failed attempt to connect met, in words; empty when it is connected. */
+  get problem(): string {
+    return this.#problem;
+  }
+
+  /** Sends a command. A WRONGTYPE answer gives WRONG_TYPE when `wrongTypeAnswers` is set. */
+  call(name: string, args: readonly Argument[], wrongTypeAnswers = false): Promise<Reply | WrongType> {
+    return this.#enqueue(name, () => args, 0, wrongTypeAnswers);
+  }
+
+  /** Runs one of our scripts that doesn't commit. */
+  script(
+    script: ScriptName,
+    args: readonly Argument[] | ((sender: CommitSender) => readonly Argument[]),
+  ): Promise<Reply> {
+    const make = typeof args === 'function' ? args : () => args;
+    return this.#enqueue({ script }, make, 0, false) as Promise<Reply>;
+  }
+
+  /** Commits: runs a commit script, whose frame is made for the sender that it gets. */
+  async commit(script: 'commit' | 'remove', frame: (sender: CommitSender) => Buffer): Promise<void> {
+    if (this.#pendingCommits === 0) this.#chain += 1;
+    if (this.#chain === this.#brokenChain) throw chainFailed();
+    if (this.#identity?.clean) this.#identity = { ...this.#identity, clean: false };
+    await this.#enqueue({ script }, (sender) => [frame(sender)], this.#chain, false);
+  }
+
+  /** Stores an identity, and stores it again with each new session. */
+  async saveIdentity(identity: StoredIdentity): Promise<void> {
+    const reply = await this.script('identity', (sender) => [
+      sender.dataset as string,
+      sender.writer as string,
+      String(sender.session),
+      identity.peerId,
+      identity.replica,
+      identity.clean ? '1' : '0',
+    ]);
+    if (bytesOf(reply) !== 'DONE') {
+      this.#lose();
+      throw this.#resetError();
+    }
+    this.#identity = identity;
+  }
+
+  /** Ends the conversation; what waits is rejected with StoppedError. */
+  async close(): Promise<void> {
+    if (this.#state === 'closed') return;
+    const live = this.#live;
+    this.#state = 'closed';
+    if (live !== null && this.#queue.length === 0) {
+      // Nothing is under way: the writer's record is of no more use.
+      const forgotten = live.send('HDEL', [META_KEY, this.#writer]).catch(() => null);
+      const late = new Promise<void>((resolve) => {
+        this.#options.timers.after(1000, resolve);
+      });
+      await Promise.race([forgotten, late]);
+    }
+    this.#dropLink();
+    this.#ticking?.();
+    this.#ticking = null;
+    this.#rejectAll(() => new StoppedError());
+  }
+
+  #isClosed(): boolean {
+    return this.#state === 'closed';
+  }
+
+  #randomName(): string {
+    let name = '';
+    for (let i = 0; i < 4; i += 1)
+      name += Math.floor(this.#options.random() * 2 ** 32)
+        .toString(36)
+        .padStart(7, '0');
+    return name;
+  }
+
+  #enqueue(
+    name: Request['name'],
+    args: Request['args'],
+    chain: number,
+    wrongTypeAnswers: boolean,
+  ): Promise<Reply | WrongType> {
+    if (this.#state !== 'open') return Promise.reject(this.#notOpen());
+    return new Promise((resolve, reject) => {
+      const request: Request = {
+        name,
+        args,
+        chain,
+        wrongTypeAnswers,
+        calledAt: this.#tick,
+        seq: 0,
+        state: 'waiting',
+        resolve,
+        reject,
+      };
+      if (chain > 0) this.#pendingCommits += 1;
+      this.#queue.push(request);
+      this.#startTicking();
+      if (this.#live !== null) this.#send(request, this.#live);
+    });
+  }
+
+  #notOpen(): MeshError {
+    if (this.#state === 'closed') return new StoppedError();
+    if (this.#state === 'lost') return this.#resetError();
+    return new StoreUnavailableError('the store is not open: call open() first');
+  }
+
+  #resetError(): StoreResetError {
+    return new StoreResetError(
+      `Valkey at ${this.#address.label} lost data that it had acknowledged (a restart without them, a failover, or a flush): open the store again`,
+    );
+  }
+
+  #send(request: Request, link: ValkeyLink): void {
+    const session = this.#session;
+    if (session === null || this.#dataset === null) return;
+    request.seq = request.chain > 0 ? this.#nextSeq++ : 1;
+    const { name } = request;
+    let reply: Promise<Reply>;
+    try {
+      const args = request.args({
+        dataset: this.#dataset,
+        writer: this.#writer,
+        session: this.#currentSession,
+        seq: request.seq,
+      });
+      reply =
+        typeof name === 'string'
+          ? link.send(name, args)
+          : link.send('EVALSHA', [session.shas[name.script], '0', ...args]);
+    } catch (error) {
+      // What could not even be written down was not sent: its number stays free.
+      if (request.chain > 0) this.#nextSeq -= 1;
+      request.seq = 0;
+      this.#settle(request, () => request.reject(error as Error));
+      return;
+    }
+    reply.then(
+      (value) => {
+        if (link === this.#live && request.state !== 'done') this.#answered(request, value);
+      },
+      (error: Error) => {
+        if (link !== this.#live || request.state === 'done') return;
+        if (error instanceof ServerReplyError) this.#refusedBy(request, error);
+        else this.#down(link, error);
+      },
+    );
+  }
+
+  #answered(request: Request, reply: Reply): void {
+    if (request.chain === 0) {
+      this.#settle(request, () => request.resolve(reply));
+      return;
+    }
+    const text = bytesOf(reply) ?? '';
+    if (text === 'DONE') {
+      this.#acknowledgedSeq = request.seq;
+      this.#settle(request, () => request.resolve(reply));
+    } else if (text.startsWith('STALE')) {
+      this.#breakChain(request);
+      this.#settle(request, () => request.reject(new StaleCommitError(`the store has moved on: ${text}`)));
+    } else if (text === 'GAP' && request.chain === this.#brokenChain) {
+      this.#settle(request, () => request.reject(chainFailed()));
+    } else if (text === 'FENCED') {
+      // Only a newer session of this very store can do that; the next one finds out.
+      this.#down(this.#live, new Error('another session of this store has begun'));
+    } else {
+      this.#lose();
+    }
+  }
+
+  #refusedBy(request: Request, error: ServerReplyError): void {
+    if (error.message.startsWith('NOSCRIPT')) {
+      // Someone flushed the scripts. A new session loads them, and sends again what is under way.
+      this.#down(this.#live, error);
+      return;
+    }
+    if (request.wrongTypeAnswers && error.message.startsWith('WRONGTYPE')) {
+      this.#settle(request, () => request.resolve(WRONG_TYPE));
+      return;
+    }
+    if (request.chain > 0) this.#breakChain(request);
+    this.#settle(request, () => request.reject(refused(error, this.#address.label)));
+    // After a failover the address may lead to the new primary.
+    if (error.message.startsWith('READONLY')) this.#down(this.#live, error);
+  }
+
+  #breakChain(request: Request): void {
+    this.#brokenChain = request.chain;
+    this.#nextSeq = request.seq;
+  }
+
+  /** Takes a request out of the queue and tells its caller, unless it was given up before. */
+  #settle(request: Request, tell: () => void): void {
+    const told = request.state === 'given up';
+    request.state = 'done';
+    const at = this.#queue.indexOf(request);
+    if (at >= 0) this.#queue.splice(at, 1);
+    if (told) return;
+    if (request.chain > 0) this.#pendingCommits -= 1;
+    tell();
+  }
+
+  async #connect(): Promise<Session> {
+    const link = new ValkeyLink(this.#address, this.#options.answerTimeoutMs, () =>
+      this.#down(link, link.lastError),
+    );
+    this.#link = link;
+    const frozen = this.#options.timers.after(this.#options.answerTimeoutMs, () => link.close());
+    try {
+      await link.connect();
+      this.#sessions += 1;
+      const session = await beginSession(link, this.#address, {
+        writer: this.#writer,
+        session: this.#sessions,
+        previousSession: this.#currentSession,
+        dataset: this.#dataset,
+        newDataset: this.#randomName() as ByteString,
+        identity: this.#identity,
+      });
+      if (this.#link !== link || this.#isClosed()) throw new Error('the connection ended');
+      if (this.#currentSession > 0 && session.previousDone < this.#acknowledgedSeq) {
+        throw new DataLostError('the server has fewer commits than it acknowledged');
+      }
+      this.#begin(session, link);
+      return session;
+    } catch (error) {
+      if (this.#link === link) this.#link = null;
+      link.close();
+      throw error;
+    } finally {
+      frozen();
+    }
+  }
+
+  /** Settles what was under way in the last session, then sends the rest. */
+  #begin(session: Session, link: ValkeyLink): void {
+    const done = session.previousDone;
+    for (const request of [...this.#queue]) {
+      if (request.chain === 0) {
+        if (request.state === 'given up') this.#settle(request, () => {});
+      } else if (request.seq > 0 && request.seq <= done) {
+        this.#settle(request, () => request.resolve(null));
+      } else if (request.state === 'given up') {
+        this.#brokenChain = request.chain;
+        this.#settle(request, () => {});
+      } else if (request.chain === this.#brokenChain) {
+        this.#settle(request, () => request.reject(chainFailed()));
+      }
+    }
+    this.#session = session;
+    this.#currentSession = this.#sessions;
+    this.#dataset = session.facts.get(META.dataset) ?? this.#dataset;
+    this.#nextSeq = 1;
+    this.#acknowledgedSeq = 0;
+    this.#live = link;
+    this.#state = 'open';
+    this.#retryMs = FIRST_RETRY_MS;
+    this.#problem = '';
+    for (const request of [...this.#queue]) {
+      if (this.#live === link && request.state === 'waiting') this.#send(request, link);
+    }
+  }
+
+  #dropLink(): void {
+    this.#retry?.();
+    this.#retry = null;
+    const link = this.#link;
+    this.#link = null;
+    this.#live = null;
+    link?.close();
+  }
+
+  /** The link is no more: make another. */
+  #down(link: ValkeyLink | null, cause: Error | null): void {
+    if (link === null || link !== this.#live) return;
+    this.#note(cause ?? new Error('the connection was closed'));
+    this.#dropLink();
+    if (this.#state === 'open') this.#reconnect(0);
+  }
+
+  #reconnect(delayMs: number): void {
+    this.#retry?.();
+    this.#retry = this.#options.timers.after(delayMs, () => {
+      this.#retry = null;
+      this.#connect().catch((error: unknown) => {
+        if (this.#state !== 'open') return;
+        if (error instanceof DataLostError) {
+          this.#lose();
+          return;
+        }
+        this.#note(error);
+        this.#retryMs = Math.min(this.#retryMs * 2, LAST_RETRY_MS);
+        this.#reconnect(this.#retryMs);
+      });
+    });
+  }
+
+  #note(error: unknown): void {
+    const problem = error instanceof Error ? error.message : String(error);
+    if (problem === this.#problem) return;
+    this.#problem = problem;
+    this.#options.logger.warn({ store: this.#address.label, problem }, 'no connection to Valkey');
+  }
+
+  /** The server lost data: everything fails until it is opened again. */
+  #lose(): void {
+    if (this.#state !== 'open') return;
+    this.#state = 'lost';
+    this.#options.logger.error({ store: this.#address.label }, 'Valkey lost data that it had acknowledged');
+    this.#dropLink();
+    this.#rejectAll(() => this.#resetError());
+  }
+
+  #rejectAll(error: () => MeshError): void {
+    for (const request of [...this.#queue]) this.#settle(request, () => request.reject(error()));
+    this.#brokenChain = -1;
+  }
+
+  #startTicking(): void {
+    this.#ticking ??= this.#options.timers.after(this.#options.answerTimeoutMs / TICKS, () => {
+      this.#ticking = null;
+      this.#tick += 1;
+      this.#giveUpLate();
+      if (this.#queue.length > 0) this.#startTicking();
+    });
+  }
+
+  /** Gives up what waits for too long. */
+  #giveUpLate(): void {
+    const late = this.#queue.filter((r) => r.state === 'waiting' && this.#tick - r.calledAt > TICKS);
+    if (late.length === 0) return;
+    const live = this.#live;
+    const error = this.#unavailable();
+    for (const request of late) {
+      if (request.state === 'done') continue;
+      if (request.chain > 0 && request.seq > 0) {
+        // Sent, outcome unknown: it stays, for the next session to settle, but its caller waits no longer.
+        request.state = 'given up';
+        this.#pendingCommits -= 1;
+        request.reject(error);
+        continue;
+      }
+      this.#settle(request, () => request.reject(error));
+      if (request.chain === 0) continue;
+      // Never sent, so it failed; and so do those of its chain, which wait behind it.
+      this.#brokenChain = request.chain;
+      for (const other of this.#queue.filter((r) => r.chain === request.chain && r.seq === 0)) {
+        this.#settle(other, () => other.reject(chainFailed()));
+      }
+    }
+    // A server that doesn't answer on this connection may on another.
+    if (live !== null) this.#down(live, new Error(`no answer within ${this.#options.answerTimeoutMs} ms`));
+  }
+
+  #unavailable(cause?: unknown): StoreUnavailableError {
+    const reason =
+      this.#problem === '' ? `no answer within ${this.#options.answerTimeoutMs} ms` : this.#problem;
+    return new StoreUnavailableError(
+      `Valkey at ${this.#address.label} can't be reached: ${reason} (is the server running, are host and port right, does a firewall stand between?)`,
+      { cause },
+    );
+  }
+}
+
+function chainFailed(): StaleCommitError {
+  return new StaleCommitError('an earlier commit, which this one was built on, failed');
+}

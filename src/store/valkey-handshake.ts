@@ -1,0 +1,184 @@
+/** What happens on a fresh connection before anything else is sent: log in, look at the server, load the scripts, begin a session. */
+import type { ByteString } from '../../crdts/bytes.js';
+import { ConfigError } from '../errors.js';
+import {
+  BEGIN_SCRIPT,
+  COMMIT_SCRIPT,
+  DIGESTS_SCRIPT,
+  FRAMES_SCRIPT,
+  IDENTITY_SCRIPT,
+  READ_SCRIPT,
+  REMOVE_SCRIPT,
+  STRINGS_SCRIPT,
+  TRIM_SCRIPT,
+} from './commit-script.js';
+import type { StoredIdentity } from './store.js';
+import { loginProblem } from './valkey-errors.js';
+import {
+  type Argument,
+  argument,
+  bytesOf,
+  listOf,
+  numberOf,
+  type Reply,
+  type ValkeyLink,
+} from './valkey-link.js';
+import type { ValkeyAddress } from './valkey-url.js';
+
+const SCRIPTS = {
+  commit: COMMIT_SCRIPT,
+  remove: REMOVE_SCRIPT,
+  identity: IDENTITY_SCRIPT,
+  trim: TRIM_SCRIPT,
+  frames: FRAMES_SCRIPT,
+  read: READ_SCRIPT,
+  strings: STRINGS_SCRIPT,
+  digests: DIGESTS_SCRIPT,
+} as const;
+
+/** Names of the scripts that a connection may call. */
+export type ScriptName = keyof typeof SCRIPTS;
+
+/** What INFO says about a server. */
+export interface ServerInfo {
+  readonly version: string;
+  readonly runId: string;
+  readonly fields: ReadonlyMap<string, string>;
+  /** What the operator should know, as sentences. */
+  readonly warnings: readonly string[];
+}
+
+/** Whom a session is for, and what it must find. */
+export interface SessionRequest {
+  readonly writer: ByteString;
+  readonly session: number;
+  /** The session before; 0 when this is the first. */
+  readonly previousSession: number;
+  /** The dataset that must be there; null when opening. */
+  readonly dataset: ByteString | null;
+  /** Name for a new dataset. */
+  readonly newDataset: ByteString;
+  /** Stored again, in case the server lost it. */
+  readonly identity: StoredIdentity | null;
+}
+
+/** A session that began. */
+export interface Session {
+  /** How many commits of the previous session took effect. */
+  readonly previousDone: number;
+  /** The hash of facts. */
+  readonly facts: ReadonlyMap<string, ByteString>;
+  readonly info: ServerInfo;
+  readonly shas: Readonly<Record<ScriptName, string>>;
+}
+
+/** Said when the server doesn't hold what it should. */
+export class DataLostError extends Error {
+  override name = 'DataLostError';
+}
+
+/** Said when the server is there but can't be used now; trying again may help. */
+export class NotReadyError extends Error {
+  override name = 'NotReadyError';
+}
+
+function inspect(text: string, address: ValkeyAddress): ServerInfo {
+  const fields = new Map<string, string>();
+  for (const line of text.split('\r\n')) {
+    const colon = line.indexOf(':');
+    if (colon > 0 && !line.startsWith('#')) fields.set(line.slice(0, colon), line.slice(colon + 1));
+  }
+  const compatible = fields.get('redis_version') ?? '0';
+  const version = fields.get('valkey_version') ?? compatible;
+  if (Number.parseInt(compatible, 10) < 7) {
+    throw new ConfigError(
+      `the server at ${address.label} has version ${compatible}: use Valkey 7.2 or later, or Redis 7.0`,
+    );
+  }
+  if (fields.get('cluster_enabled') === '1') {
+    throw new ConfigError(
+      `the server at ${address.label} runs in cluster mode, which this version can't use: give a single server`,
+    );
+  }
+  const warnings: string[] = [];
+  const policy = fields.get('maxmemory_policy') ?? 'noeviction';
+  if (policy !== 'noeviction') {
+    warnings.push(
+      `maxmemory-policy is ${policy}: Valkey may drop keys on its own, which other regions keep; set it to noeviction`,
+    );
+  }
+  if (fields.get('aof_enabled') === '0') {
+    warnings.push(
+      'appendonly is off: a restart of Valkey loses recent data, to be fetched from other regions; set appendonly yes',
+    );
+  }
+  return { version, runId: fields.get('run_id') ?? '', fields, warnings };
+}
+
+/** Throws what keeps a server from taking writes. */
+function checkRole(info: ServerInfo, address: ValkeyAddress, opening: boolean): void {
+  if (info.fields.get('loading') === '1') throw new NotReadyError('it is still loading its data');
+  if (info.fields.get('role') !== 'slave') return;
+  const message = `the server at ${address.label} is a read-only replica: give the primary's address`;
+  // While a node runs, a failover may make it the primary again in a moment.
+  throw opening ? new ConfigError(message) : new NotReadyError(message);
+}
+
+/**
+ * Prepares a fresh connection.
+ *
+ * Throws ConfigError for what only the operator can mend, {@link DataLostError}, {@link NotReadyError}, or the error of a lost connection.
+ */
+export async function beginSession(
+  link: ValkeyLink,
+  address: ValkeyAddress,
+  request: SessionRequest,
+): Promise<Session> {
+  const { username, password, db, label } = address;
+  try {
+    if (password !== null) await link.send('AUTH', username === null ? [password] : [username, password]);
+    const info = inspect(String(bytesOf(await link.send('INFO', []))), address);
+    checkRole(info, address, request.dataset === null);
+    if (db !== 0) await link.send('SELECT', [String(db)]);
+
+    const names = Object.keys(SCRIPTS) as ScriptName[];
+    const loaded = await Promise.all(names.map((name) => link.send('SCRIPT', ['LOAD', SCRIPTS[name]])));
+    const shas = Object.fromEntries(names.map((name, i) => [name, String(bytesOf(loaded[i]))]));
+
+    const { identity } = request;
+    const args: Argument[] = [
+      BEGIN_SCRIPT,
+      '0',
+      argument(request.writer),
+      String(request.session),
+      String(request.previousSession),
+      argument(request.dataset ?? ('' as ByteString)),
+      argument(request.newDataset),
+      identity?.peerId ?? '',
+      identity?.replica ?? '',
+      identity?.clean ? '1' : '0',
+    ];
+    const reply = await link.send('EVAL', args);
+    if (!Array.isArray(reply)) throw refusedBegin(reply, address);
+    const flat = listOf(reply[1]);
+    const facts = new Map<string, ByteString>();
+    for (let i = 0; i < flat.length; i += 2) {
+      facts.set(bytesOf(flat[i]) ?? '', bytesOf(flat[i + 1]) ?? ('' as ByteString));
+    }
+    return { previousDone: numberOf(reply[0]), facts, info, shas: shas as Record<ScriptName, string> };
+  } catch (error) {
+    throw loginProblem(error, label) ?? error;
+  }
+}
+
+function refusedBegin(reply: Reply, address: ValkeyAddress): Error {
+  const text = bytesOf(reply) ?? '';
+  if (text === 'LOST') return new DataLostError('the data of this store is gone');
+  if (text.startsWith('NOPERM')) {
+    const command = text.slice('NOPERM '.length);
+    return new ConfigError(
+      `the user of Valkey at ${address.label} may not call ${command} on every key: allow all commands on all keys (+@all ~*)`,
+    );
+  }
+  return new NotReadyError(`another session of this store has begun (${text})`);
+}
