@@ -50,6 +50,10 @@ export interface NodeOptions {
   readonly maxQueuedBytes?: number;
   /** Time between heartbeats. Default: 1,000. */
   readonly heartbeatMs?: number;
+  /** Time between comparisons of all digests with a random member, which find what frames did not bring. Default: 15,000. */
+  readonly antiEntropyMs?: number;
+  /** Bytes of this node's own frames kept in the store for members that were away; who needs older ones gets whole states. Default: 64 MiB. */
+  readonly maxLogBytes?: number;
   /** Bytes of recent frames kept in memory for repair. Default: 32 MiB. */
   readonly recentFramesBytes?: number;
   /** Bytes of frames that may wait for their predecessors; beyond it they are dropped and repaired later. Default: 32 MiB. */

@@ -147,6 +147,11 @@ export class Replica {
     return this.#pause !== 'lost' && this.#pause !== 'stopped';
   }
 
+  /** Says whether nothing is under way: every commit has been told to succeed or fail. */
+  get settled(): boolean {
+    return this.#inFlight.length === 0;
+  }
+
   /** Queues an operation; every outcome comes through `settle`. */
   submit<T>(operation: Operation<T>, settle: Settle<T>): void {
     const refusal = this.#refusal(operation.bytes ?? 0);

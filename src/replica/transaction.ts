@@ -9,20 +9,20 @@ import type { ByteString } from '../../crdts/bytes.js';
 import type { Site } from '../../crdts/dot.js';
 import { type Deadline, deadlineOf, expiryType, MAX_DEADLINE_MS } from '../../crdts/expiry.js';
 import { type Integer, integer } from '../../crdts/integer.js';
-import { emptyKeyState, type KeyState, visibleType } from '../../crdts/key-state.js';
+import { appendKeyDelta, emptyKeyState, type KeyState, visibleType } from '../../crdts/key-state.js';
 import { hasMember, isSetLive, membersOf, setType } from '../../crdts/or-set.js';
 import { isPresent, registerType, UNLOADED } from '../../crdts/register.js';
 import { type HybridClock, stampMs } from '../../crdts/stamp.js';
 import { incremented, isStringLive, stringType, stringValue } from '../../crdts/string-key.js';
 import { ArgumentError, InvariantError, LimitError, WrongTypeError } from '../errors.js';
 import { beginChange, type KeyChange, mergeChange } from './key-change.js';
-import { joinDelta, type KeyDeltas } from './key-deltas.js';
 import type { KeyRecord } from './key-record.js';
 import type { ExpiryChange, KeyType, Transaction } from './operation.js';
 
 /** One batch's transaction; its operations run on it one after the other, each begun with {@link begin}. */
 export class BatchTransaction implements Transaction {
-  readonly deltas: KeyDeltas = new Map();
+  /** What the batch's frame will say: one delta per key. */
+  readonly deltas = new Map<ByteString, KeyState>();
   readonly changes = new Map<ByteString, KeyChange>();
   /** Counts changes, so that a caller can tell whether an operation has made any. */
   mutations = 0;
@@ -183,7 +183,7 @@ export class BatchTransaction implements Transaction {
     return type === wanted;
   }
 
-  /** The operation's dot; all that it changes carries the same one. */
+  /** The dot of what is changed next; no two changes share one. */
   #stamp(): Site {
     this.#site ??= { replica: this.#replica, stamp: this.#clock.next() };
     return this.#site;
@@ -240,6 +240,9 @@ export class BatchTransaction implements Transaction {
     this.mutations += 1;
     mergeChange(change, delta);
     record.nativeMissing = false;
-    joinDelta(this.deltas, record.key, delta);
+    const before = this.deltas.get(record.key);
+    if (before === undefined) this.deltas.set(record.key, delta);
+    else appendKeyDelta(before, delta);
+    this.#site = null;
   }
 }

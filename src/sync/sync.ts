@@ -116,6 +116,19 @@ export class Sync implements MeshHandlers {
     this.#delivery.reset(applied);
   }
 
+  /** Frames of an epoch that the store lost the end of: what is still in memory is applied again, before anyone is asked. */
+  recover(lost: ReplicaId): void {
+    let number = (this.#delivery.marks.get(lost)?.number ?? 0) + 1;
+    for (
+      let bytes = this.#recent.get(lost, number);
+      bytes !== undefined;
+      bytes = this.#recent.get(lost, number)
+    ) {
+      this.#delivery.offer(decodeFrame(bytes, this.#options.maxValueBytes));
+      number += 1;
+    }
+  }
+
   /** A frame of this node has been committed: tell everyone. */
   publish(frame: Frame): void {
     this.#recent.add(frame.replica, frame.number, frame.bytes);

@@ -13,3 +13,6 @@ export function packageVersion(): string {
   }
   return 'unknown';
 }
+
+/** The version of this package. */
+export const VERSION = packageVersion();

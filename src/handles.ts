@@ -1,0 +1,209 @@
+/**
+ * Handles: typed views of single keys, as the embed API hands them out. A handle holds no state: it can be kept, thrown
+ * away and made again at will.
+ *
+ * Keys, values and members are text or bytes. Text is stored as UTF-8. What is read comes back as text, or as
+ * Uint8Array from a handle that was made with `'bytes'`.
+ */
+import { type ByteString, fromUint8Array, text, toUint8Array, utf8 } from '../crdts/bytes.js';
+import { MAX_INT64, MIN_INT64, parseInt64 } from '../crdts/integer.js';
+import type { Engine } from './engine.js';
+import { ArgumentError, NotAnIntegerError, WrongTypeError } from './errors.js';
+import type { Need, Operation, Transaction } from './replica/operation.js';
+import { isReservedKey } from './store/layout.js';
+import { WRONG_TYPE, type WrongType } from './store/store.js';
+
+/** Text (stored as UTF-8) or bytes. */
+export type Bytes = string | Uint8Array;
+
+/** How a handle gives what it reads. */
+export type Form = 'text' | 'bytes';
+export type Read<F extends Form> = F extends 'bytes' ? Uint8Array : string;
+
+/** Turns an argument into bytes. Throws ArgumentError for anything but a string or a Uint8Array. */
+export function toBytes(value: Bytes, what: string): ByteString {
+  if (typeof value === 'string') return utf8(value);
+  if (value instanceof Uint8Array) return fromUint8Array(value);
+  throw new ArgumentError(`a ${what} must be a string or a Uint8Array`);
+}
+
+/** Turns a key into bytes. Throws ArgumentError for a key under the reserved prefix, or one that is too long. */
+export function toKey(engine: Engine, key: Bytes): ByteString {
+  const bytes = toBytes(key, 'key');
+  if (isReservedKey(bytes))
+    throw new ArgumentError('keys that begin with __mesh: are reserved: choose another name');
+  if (bytes.length > engine.maxValueBytes)
+    throw new ArgumentError(`a key may have ${engine.maxValueBytes} bytes at most`);
+  return bytes;
+}
+
+function fromBytes<F extends Form>(value: ByteString, form: F): Read<F> {
+  return (form === 'bytes' ? toUint8Array(value) : text(value)) as Read<F>;
+}
+
+function checked<T>(value: T | WrongType): T {
+  if (value === WRONG_TYPE) throw new WrongTypeError();
+  return value;
+}
+
+/** Runs one operation and waits for its commit. */
+export function run<T>(
+  engine: Engine,
+  needs: readonly Need[],
+  bytes: number,
+  body: (tx: Transaction) => T,
+): Promise<T> {
+  const operation: Operation<T> = { needs, bytes, run: body };
+  return new Promise((resolve, reject) => {
+    engine.submit(operation, (error, value) => (error === null ? resolve(value as T) : reject(error)));
+  });
+}
+
+export interface SetOptions {
+  /** Milliseconds until the key expires, in every region. Default: no expiry; a present one is cleared. */
+  readonly ttlMs?: number;
+  /** Leave a present expiry as it is. Default: false. */
+  readonly keepTtl?: boolean;
+}
+
+/** A string key as a register: the last write wins. Every method rejects with WrongTypeError when the key holds a set. */
+export class RegisterHandle<F extends Form = 'text'> {
+  readonly #engine: Engine;
+  readonly #key: ByteString;
+  readonly #form: F;
+
+  constructor(engine: Engine, key: Bytes, form: F) {
+    this.#engine = engine;
+    this.#key = toKey(engine, key);
+    this.#form = form;
+  }
+
+  /** Reads the value; null = absent. */
+  async get(): Promise<Read<F> | null> {
+    const [value] = await this.#engine.reads.strings([this.#key]);
+    const bytes = checked(value ?? null);
+    return bytes === null ? null : fromBytes(bytes, this.#form);
+  }
+
+  /** Writes the value, over whatever the key holds; resolves when it is committed in this region's store. */
+  async set(value: Bytes, options: SetOptions = {}): Promise<void> {
+    const bytes = toBytes(value, 'value');
+    const { ttlMs, keepTtl } = options;
+    if (ttlMs !== undefined && !(Number.isSafeInteger(ttlMs) && ttlMs > 0)) {
+      throw new ArgumentError('ttlMs must be a whole number of milliseconds above 0');
+    }
+    if (ttlMs !== undefined && keepTtl === true) throw new ArgumentError('give ttlMs or keepTtl, not both');
+    await run(this.#engine, [{ key: this.#key }], this.#key.length + bytes.length, (tx) => {
+      tx.set(this.#key, bytes, ttlMs !== undefined ? tx.nowMs + ttlMs : keepTtl === true ? 'keep' : 'clear');
+    });
+  }
+
+  /** Removes the key; says whether it was there. */
+  delete(): Promise<boolean> {
+    return run(this.#engine, [{ key: this.#key }], 0, (tx) => tx.delete(this.#key));
+  }
+}
+
+/** A string key as a counter: every region's increments count. */
+export class CounterHandle {
+  readonly #engine: Engine;
+  readonly #key: ByteString;
+
+  constructor(engine: Engine, key: Bytes) {
+    this.#engine = engine;
+    this.#key = toKey(engine, key);
+  }
+
+  /**
+   * Adds (default 1) and gives this region's new value. Rejects with NotAnIntegerError when the key holds something
+   * else or the step is not a 64-bit integer, with OverflowError when the value would leave 64 bits.
+   */
+  async increment(by: number | bigint = 1): Promise<bigint> {
+    if (typeof by === 'number' && !Number.isSafeInteger(by)) throw new NotAnIntegerError();
+    const step = BigInt(by);
+    if (step > MAX_INT64 || step < MIN_INT64) throw new NotAnIntegerError();
+    return run(this.#engine, [{ key: this.#key, value: true }], 0, (tx) => tx.increment(this.#key, step));
+  }
+
+  /** Subtracts (default 1); as {@link increment}. */
+  decrement(by: number | bigint = 1): Promise<bigint> {
+    return this.increment(typeof by === 'bigint' ? -by : -by);
+  }
+
+  /** Reads the value; an absent key counts as 0. Rejects with NotAnIntegerError when the key holds something else. */
+  async value(): Promise<bigint> {
+    const [value] = await this.#engine.reads.strings([this.#key]);
+    const bytes = checked(value ?? null);
+    if (bytes === null) return 0n;
+    const parsed = parseInt64(bytes) ?? (/^-?[1-9][0-9]{0,40}$/.test(bytes) ? BigInt(bytes) : null);
+    if (parsed === null) throw new NotAnIntegerError();
+    return BigInt(parsed);
+  }
+
+  /** Removes the key: increments that it saw are gone, concurrent ones in other regions stay. Says whether it was there. */
+  delete(): Promise<boolean> {
+    return run(this.#engine, [{ key: this.#key }], 0, (tx) => tx.delete(this.#key));
+  }
+}
+
+/** A set key, add-wins. Every method rejects with WrongTypeError when the key holds a string. */
+export class SetHandle<F extends Form = 'text'> {
+  readonly #engine: Engine;
+  readonly #key: ByteString;
+  readonly #form: F;
+
+  constructor(engine: Engine, key: Bytes, form: F) {
+    this.#engine = engine;
+    this.#key = toKey(engine, key);
+    this.#form = form;
+  }
+
+  /** Adds members; gives how many were absent. Present ones are refreshed: they survive a concurrent removal. */
+  async add(...members: readonly Bytes[]): Promise<number> {
+    const named = this.#members(members);
+    return this.#run(named, (tx) => tx.add(this.#key, named));
+  }
+
+  /** Removes members; gives how many were present. */
+  async delete(...members: readonly Bytes[]): Promise<number> {
+    const named = this.#members(members);
+    return this.#run(named, (tx) => tx.remove(this.#key, named));
+  }
+
+  /** Says whether a member is there. */
+  async has(member: Bytes): Promise<boolean> {
+    const found = checked(await this.#engine.reads.contains(this.#key, [toBytes(member, 'member')]));
+    return found[0] === true;
+  }
+
+  /** Number of members. */
+  async size(): Promise<number> {
+    return checked(await this.#engine.reads.cardinality(this.#key));
+  }
+
+  /** All members, in no order. */
+  async values(): Promise<Read<F>[]> {
+    const members = checked(await this.#engine.reads.members(this.#key));
+    return members.map((member) => fromBytes(member, this.#form));
+  }
+
+  /** Removes the set: members that this region hasn't seen stay. Says whether it was there. */
+  clear(): Promise<boolean> {
+    return run(this.#engine, [{ key: this.#key }], 0, (tx) => tx.delete(this.#key));
+  }
+
+  /** Iterates over the members, as they are when it begins. */
+  async *[Symbol.asyncIterator](): AsyncIterator<Read<F>> {
+    yield* await this.values();
+  }
+
+  #members(members: readonly Bytes[]): ByteString[] {
+    if (members.length === 0) throw new ArgumentError('name at least one member');
+    return members.map((member) => toBytes(member, 'member'));
+  }
+
+  #run<T>(members: readonly ByteString[], body: (tx: Transaction) => T): Promise<T> {
+    const bytes = members.reduce((sum, member) => sum + member.length, this.#key.length);
+    return run(this.#engine, [{ key: this.#key, members }], bytes, body);
+  }
+}

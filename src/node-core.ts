@@ -1,0 +1,291 @@
+/** The node: a region's member of the mesh. Puts store, mesh, replica and sync together, and takes them apart again. */
+import { HybridClock } from '../crdts/stamp.js';
+import type { Engine, NodeStatus, PeerStatus } from './engine.js';
+import { StoppedError } from './errors.js';
+import { FrameLog } from './frame-log.js';
+import { createLibp2pMesh } from './mesh/libp2p.js';
+import type { Mesh } from './mesh/mesh.js';
+import { type CheckedOptions, checkOptions } from './node-options.js';
+import type { NodeOptions } from './options.js';
+import type { Conflict } from './replica/conflicts.js';
+import type { KeyChange } from './replica/key-change.js';
+import { Replica } from './replica/replica.js';
+import { isIntact, newReplicaId, startReplicaId } from './replica-identity.js';
+import { openStore } from './store/open.js';
+import type { Store, StoreFacts } from './store/store.js';
+import { totalDigest } from './sync/state-transfer.js';
+import { Sync } from './sync/sync.js';
+import { waitForRegions } from './sync/wait-for-regions.js';
+import { VERSION } from './version.js';
+
+/** What the parts of a node tell its owner. */
+export interface NodeListener {
+  onChanges(changes: ReadonlyMap<string, KeyChange>, local: boolean): void;
+  onConflict(conflict: Conflict): void;
+  onPeer(peerId: string, connected: boolean, region: string): void;
+}
+
+/** Fingerprint of the rules that every key follows unless told otherwise: strings are lww × counter, sets add-wins. */
+const DEFAULT_RULES = 'default';
+
+/** How long stopping waits for what is under way. */
+const STOP_MS = 5_000;
+
+export class NodeCore implements Engine {
+  readonly #options: CheckedOptions;
+  readonly #store: Store;
+  readonly #mesh: Mesh;
+  readonly #replica: Replica;
+  readonly #sync: Sync;
+  readonly #log: FrameLog;
+  readonly #clock: HybridClock;
+  readonly #startedAtMs: number;
+  #facts: StoreFacts;
+  #state: NodeStatus['state'] = 'starting';
+  #conflicts = 0;
+  #stopping: Promise<void> | null = null;
+
+  /** Starts a node. Rejects with ConfigError, StoreUnavailableError …; then nothing is left running. */
+  static async start(given: NodeOptions, listener: NodeListener): Promise<NodeCore> {
+    const options = checkOptions(given);
+    const { timers, random, logger } = options;
+    const mesh = options.mesh ?? createLibp2pMesh(options);
+    const store =
+      typeof options.store === 'string'
+        ? openStore(options.store, { timers, random, logger })
+        : options.store;
+    try {
+      const facts = await store.open();
+      const replica = startReplicaId(mesh.self, facts, timers.now());
+      // From here on a crash must be seen as one.
+      await store.saveIdentity({ peerId: mesh.self, replica, clean: false });
+      const node = new NodeCore(options, listener, store, mesh, facts, replica);
+      await mesh.start(node.#sync);
+      node.#sync.start();
+      node.#state = 'ready';
+      logger.info(
+        { region: options.region, peerId: mesh.self, replica, addresses: mesh.addresses() },
+        'node is ready',
+      );
+      return node;
+    } catch (error) {
+      await mesh.stop().catch(() => {});
+      await store.close().catch(() => {});
+      throw error;
+    }
+  }
+
+  private constructor(
+    options: CheckedOptions,
+    listener: NodeListener,
+    store: Store,
+    mesh: Mesh,
+    facts: StoreFacts,
+    replica: string,
+  ) {
+    const { timers, random, logger, maxValueBytes } = options;
+    this.#options = options;
+    this.#store = store;
+    this.#mesh = mesh;
+    this.#facts = facts;
+    this.#startedAtMs = timers.now();
+    this.#log = new FrameLog(store, options.maxLogBytes);
+    const last = facts.applied.reduce((max, mark) => Math.max(max, mark.stamp), 0);
+    this.#clock = new HybridClock(() => timers.now(), { maxDriftMs: options.maxDriftMs, last });
+    this.#replica = new Replica(
+      {
+        replica,
+        store,
+        clock: this.#clock,
+        timers,
+        logger,
+        maxValueBytes,
+        maxQueuedOperations: options.maxQueuedOperations,
+        maxQueuedBytes: options.maxQueuedBytes,
+        reportConflicts: true,
+        events: {
+          onFrame: (frame) => {
+            this.#log.add(frame);
+            this.#sync.publish(frame);
+          },
+          onApplied: (frames) => this.#sync.applied(frames),
+          onChanges: (changes, local) => listener.onChanges(changes, local),
+          onConflicts: (conflicts) => {
+            this.#conflicts += conflicts.length;
+            for (const conflict of conflicts) listener.onConflict(conflict);
+          },
+          onMergeFailed: () => this.#sync.restart(this.#replica.applied.values()),
+          onStoreLost: (error) => {
+            if (this.#state === 'ready') this.#state = 'store-unavailable';
+            logger.error(
+              { err: error },
+              "this region's store is unavailable: operations are refused until it is back",
+            );
+          },
+          onStoreBack: (back) => this.#storeBack(back),
+        },
+      },
+      facts.applied,
+    );
+    this.#sync = new Sync({
+      mesh,
+      store,
+      replica: this.#replica,
+      clock: this.#clock,
+      timers,
+      random,
+      logger,
+      region: options.region,
+      rules: DEFAULT_RULES,
+      maxValueBytes,
+      heartbeatMs: options.heartbeatMs,
+      antiEntropyMs: options.antiEntropyMs,
+      recentFramesBytes: options.recentFramesBytes,
+      heldBackBytes: options.heldBackBytes,
+      onPeer: (peer, connected, region) => {
+        logger.info({ peer, region }, connected ? 'peer connected' : 'peer disconnected');
+        listener.onPeer(peer, connected, region);
+      },
+    });
+  }
+
+  get reads(): Store {
+    return this.#store;
+  }
+
+  get maxValueBytes(): number {
+    return this.#options.maxValueBytes;
+  }
+
+  get peerId(): string {
+    return this.#mesh.self;
+  }
+
+  get region(): string {
+    return this.#options.region;
+  }
+
+  addresses(): string[] {
+    return this.#mesh.addresses();
+  }
+
+  now(): number {
+    return this.#options.timers.now();
+  }
+
+  submit: Engine['submit'] = (operation, settle) => this.#replica.submit(operation, settle);
+
+  lastFrame(): number {
+    return this.#replica.lastFrame;
+  }
+
+  /** The region of a replica, or undefined when it isn't known any more. */
+  regionOf(replica: string): string | undefined {
+    return replica === this.#replica.id ? this.#options.region : this.#sync.members.regionOf(replica);
+  }
+
+  waitFor(regions: number, frameNumber: number, timeoutMs: number, signal?: AbortSignal): Promise<number> {
+    if (this.#stopping !== null) return Promise.reject(new StoppedError());
+    return waitForRegions({
+      mesh: this.#mesh,
+      members: this.#sync.members,
+      timers: this.#options.timers,
+      ownRegion: this.#options.region,
+      replica: this.#replica.id,
+      number: frameNumber,
+      regions,
+      timeoutMs,
+      ...(signal === undefined ? {} : { signal }),
+    });
+  }
+
+  async digest(): Promise<{ digest: string; slots: number }> {
+    const digests = await this.#store.digests();
+    let slots = 0;
+    for (const digest of digests.values()) if (digest !== 0) slots += 1;
+    return { digest: totalDigest(digests).toString(16).padStart(12, '0'), slots };
+  }
+
+  status(): NodeStatus {
+    const now = this.now();
+    const { counters } = this.#sync;
+    return {
+      version: VERSION,
+      peerId: this.#mesh.self,
+      region: this.#options.region,
+      replica: this.#replica.id,
+      state: this.#state,
+      addresses: this.#mesh.addresses(),
+      startedAtMs: this.#startedAtMs,
+      uptimeMs: now - this.#startedAtMs,
+      store: this.#facts.server,
+      frames: {
+        own: this.#replica.lastFrame,
+        applied: counters.applied,
+        heldBack: this.#sync.heldBack,
+        skewed: this.#sync.skewed.length,
+        repaired: counters.repaired,
+        refused: counters.refused,
+      },
+      queue: this.#replica.queued,
+      conflicts: this.#conflicts,
+      peers: this.#sync.members.all().map(
+        (member): PeerStatus => ({
+          peerId: member.peerId,
+          region: member.region,
+          replica: member.replica,
+          connected: member.connected,
+          appliedNumber: member.applied.get(this.#replica.id) ?? 0,
+          behindFrames: this.#sync.missing(member.replica),
+          silentMs: member.heardAtMs === 0 ? null : Math.max(0, now - member.heardAtMs),
+        }),
+      ),
+    };
+  }
+
+  /** Commits what is queued, says goodbye and leaves the store marked as cleanly shut down. Idempotent. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#shutDown();
+    return this.#stopping;
+  }
+
+  async #shutDown(): Promise<void> {
+    this.#state = 'stopping';
+    const intact = this.#replica.available;
+    await this.#replica.stop(STOP_MS);
+    this.#sync.stop();
+    await this.#mesh.stop();
+    if (intact && this.#replica.settled) {
+      const identity = { peerId: this.#mesh.self, replica: this.#replica.id, clean: true };
+      await this.#store.saveIdentity(identity).catch((error: Error) => {
+        this.#options.logger.warn(
+          { err: error },
+          'could not mark a clean shutdown: the next start begins a new epoch',
+        );
+      });
+    }
+    await this.#store.close();
+  }
+
+  async #storeBack(facts: StoreFacts): Promise<string> {
+    const { logger, timers } = this.#options;
+    this.#facts = facts;
+    let { id } = this.#replica;
+    if (!isIntact(facts, id, this.#replica.lastFrame)) {
+      const lost = id;
+      id = newReplicaId(this.#mesh.self, facts, timers.now(), lost);
+      await this.#store.saveIdentity({ peerId: this.#mesh.self, replica: id, clean: false });
+      this.#log.restart();
+      logger.warn(
+        { lost, replica: id },
+        'the store came back without all that was committed: a new epoch begins',
+      );
+      this.#sync.restart(facts.applied);
+      this.#sync.recover(lost);
+    } else {
+      this.#sync.restart(facts.applied);
+    }
+    if (this.#state === 'store-unavailable') this.#state = 'ready';
+    return id;
+  }
+}
