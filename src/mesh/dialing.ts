@@ -67,10 +67,15 @@ export class Dialing {
 
   /** Starts to dial a member that another one told us of. */
   learn(peer: PeerId, addresses: readonly string[]): void {
-    if (peer === this.port.self || addresses.length === 0 || !this.port.isAllowed(peer)) return;
+    if (peer === this.port.self || !this.port.isAllowed(peer)) return;
     const key = `/p2p/${peer}`;
     const known = this.#targets.get(key);
-    const bounded = addresses.slice(0, MAX_ADDRESSES_PER_MEMBER);
+    // With its PeerId, an address that has changed hands leads nowhere instead of to someone else.
+    const bounded = addresses
+      .map((address) => (address.includes('/p2p/') ? address : address + key))
+      .filter((address) => address.endsWith(key))
+      .slice(0, MAX_ADDRESSES_PER_MEMBER);
+    if (bounded.length === 0) return;
     if (known !== undefined) {
       known.addresses = bounded;
       return;

@@ -77,8 +77,12 @@ export async function createMeshNode(parts: NodeParts): Promise<MeshNode> {
       denyDialMultiaddr: () => false,
       denyDialPeer: isRefused,
       denyInboundEncryptedConnection: isRefused,
-      denyOutboundEncryptedConnection: (peer) => {
+      denyOutboundEncryptedConnection: (peer, connection) => {
         if (peer.toString() === self) throw new SelfDialError('this address leads to this node itself');
+        // This libp2p doesn't compare the PeerId in a dialed address with the one that it found there.
+        const expected = connection.remoteAddr.getPeerId();
+        if (expected !== null && expected !== peer.toString())
+          throw new Error(`${peer} is there, not ${expected}`);
         return isRefused(peer);
       },
     },

@@ -20,7 +20,7 @@ import { createMeshNode, DIAL_TIMEOUT_MS, type MeshNode, parseAddress } from './
 import { decodeMembers, encodeMembers, MEMBERS_PROTOCOL } from './members.js';
 import type { Mesh, MeshHandlers, PeerId, RequestOptions } from './mesh.js';
 import { Reachability } from './reachability.js';
-import { answer, ask, MAX_REQUESTS_PER_PEER, REQUEST_PROTOCOL, refuseRequest } from './request-protocol.js';
+import { answer, ask, MAX_REQUESTS_PER_PEER, REQUEST_PROTOCOL } from './request-protocol.js';
 
 export interface Libp2pMeshOptions {
   /** Ed25519 private key, as `createIdentity` makes it. Default: a new one. */
@@ -159,7 +159,8 @@ class Libp2pMesh implements Mesh {
     body: Uint8Array,
     options: RequestOptions = {},
   ): AsyncGenerator<Uint8Array> {
-    const connection = this.#connections(peer)[0];
+    // The newest: an older one may be dead and not yet known to be.
+    const connection = this.#connections(peer).at(-1);
     if (connection === undefined) throw new PeerError(`peer ${peer} is not reachable`);
     yield* ask(
       { peer, timers: this.#timers, ended: this.#stopping.signal },
@@ -262,26 +263,20 @@ class Libp2pMesh implements Mesh {
   async #answer(stream: Stream, connection: Connection): Promise<void> {
     const peer = connection.remotePeer.toString();
     const exchange = { peer, timers: this.#timers, ended: this.#stopping.signal };
-    const underWay = this.#answering.get(peer) ?? 0;
-    if (underWay >= MAX_REQUESTS_PER_PEER) {
-      await refuseRequest(
-        exchange,
-        stream,
-        `too many requests at the same time: ${MAX_REQUESTS_PER_PEER} are answered`,
-      );
-      return;
-    }
-    this.#answering.set(peer, underWay + 1);
-    try {
-      await answer(exchange, stream, (from, protocol, body, signal) => {
-        if (protocol === MEMBERS_PROTOCOL) return this.#tellMembers(from);
-        return this.#handlers!.onRequest(from, protocol, body, signal);
-      });
-    } finally {
-      const left = this.#answering.get(peer)! - 1;
-      if (left === 0) this.#answering.delete(peer);
-      else this.#answering.set(peer, left);
-    }
+    let counted = 0;
+    await answer(exchange, stream, (from, protocol, body, signal) => {
+      if (protocol === MEMBERS_PROTOCOL) return this.#tellMembers(from);
+      const underWay = this.#answering.get(peer) ?? 0;
+      if (underWay >= MAX_REQUESTS_PER_PEER) {
+        throw new PeerError(`too many requests: ${MAX_REQUESTS_PER_PEER} are answered at the same time`);
+      }
+      counted = 1;
+      this.#answering.set(peer, underWay + 1);
+      return this.#handlers!.onRequest(from, protocol, body, signal);
+    });
+    const left = (this.#answering.get(peer) ?? 0) - counted;
+    if (left > 0) this.#answering.set(peer, left);
+    else this.#answering.delete(peer);
   }
 
   async *#tellMembers(asker: PeerId): AsyncGenerator<Uint8Array> {

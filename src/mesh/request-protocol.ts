@@ -32,6 +32,8 @@ const DEFAULT_TIMEOUT_MS = 10_000;
 const RECEIVE_TIMEOUT_MS = 10_000;
 /** An asker that takes nothing for this long is given up. */
 const STALL_TIMEOUT_MS = 120_000;
+/** A finished stream may take this long to close before it is cut off. */
+const CLOSE_TIMEOUT_MS = 5_000;
 
 const CHUNK = 0;
 const END = 1;
@@ -105,7 +107,7 @@ export async function* ask(
     disarm();
     signal?.removeEventListener('abort', onAbort);
     ended.removeEventListener('abort', onEnd);
-    if (complete) stream?.close().catch((error: Error) => stream?.abort(error));
+    if (complete) closeSoon(stream!);
     else stream?.abort(new Error('the asker went away'));
     letGo();
   }
@@ -119,6 +121,12 @@ export async function answer(
 ): Promise<void> {
   const { peer, timers, ended } = exchange;
   const aborting = new AbortController();
+  const gone = new Promise<never>((_resolve, reject) => {
+    aborting.signal.addEventListener('abort', () => reject(new Error('the asker went away')));
+  });
+  gone.catch(() => {});
+  let frames: AsyncGenerator<Uint8Array> | undefined;
+  let finished = false;
   const onEnd = () => {
     aborting.abort();
     stream.abort(new Error('the mesh has let this peer go'));
@@ -130,7 +138,6 @@ export async function answer(
     const reader = new ByteReader(stream.source);
     const request = await readRequest(reader);
     tooLate();
-    let finished = false;
     reader.rest().then(() => {
       if (finished) return;
       aborting.abort();
@@ -141,21 +148,19 @@ export async function answer(
         ? failing(request)
         : startAnswer(() => onRequest(peer, request.protocol, request.body, aborting.signal));
     const onStall = () => stream.abort(new Error('the asker takes nothing'));
-    await stream.sink(responseFrames(chunks, aborting, () => timers.after(STALL_TIMEOUT_MS, onStall)));
+    frames = responseFrames(chunks, aborting, () => timers.after(STALL_TIMEOUT_MS, onStall));
+    // The sink of a stream that was reset may never return (it-byte-stream waits for a reader that is gone).
+    await Promise.race([stream.sink(frames), gone]);
     finished = true;
-    await stream.close();
+    await stream.close({ signal: AbortSignal.timeout(CLOSE_TIMEOUT_MS) });
   } catch (error) {
     stream.abort(error instanceof Error ? error : new Error(String(error)));
   } finally {
     tooLate();
-    aborting.abort();
+    if (!finished) aborting.abort();
+    frames?.return(undefined).catch(() => {});
     ended.removeEventListener('abort', onEnd);
   }
-}
-
-/** Refuses a request without looking at it. */
-export async function refuseRequest(exchange: Exchange, stream: Stream, message: string): Promise<void> {
-  await answer(exchange, stream, () => failing(message));
 }
 
 function startAnswer(start: () => AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
@@ -166,8 +171,8 @@ function startAnswer(start: () => AsyncIterable<Uint8Array>): AsyncIterable<Uint
   }
 }
 
-async function* failing(message: string): AsyncGenerator<Uint8Array> {
-  throw new PeerError(message);
+function failing(message: string): AsyncIterable<Uint8Array> {
+  return { [Symbol.asyncIterator]: () => ({ next: () => Promise.reject(new PeerError(message)) }) };
 }
 
 /** Turns a handler's chunks into frames, one at a time; closes the handler when nobody takes them any more. */
@@ -215,6 +220,12 @@ async function* responseFrames(
       iterator.return?.()?.then(undefined, () => {});
     }
   }
+}
+
+function closeSoon(stream: Stream): void {
+  stream
+    .close({ signal: AbortSignal.timeout(CLOSE_TIMEOUT_MS) })
+    .catch((error: Error) => stream.abort(error));
 }
 
 async function* sendUntil(bytes: Uint8Array, done: Promise<void>): AsyncGenerator<Uint8Array> {

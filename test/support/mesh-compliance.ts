@@ -173,10 +173,20 @@ export function meshCompliance(kind: string, createHarness: () => MeshHarness): 
     );
 
     it(
-      'brings an empty answer as no chunks at all',
+      'brings an empty answer as no chunks at all, and aborts no handler that has come to its end',
       withMembers(2, async (a, b) => {
-        b!.answer = async function* () {};
+        const signals: AbortSignal[] = [];
+        b!.answer = async function* (_from, protocol, _body, signal) {
+          signals.push(signal);
+          if (protocol === 'something') yield bytes('chunk');
+        };
         assert.deepEqual(await collect(a!.mesh.request(b!.mesh.self, 'nothing', bytes(''))), []);
+        await collect(a!.mesh.request(b!.mesh.self, 'something', bytes('')));
+        await collect(a!.mesh.request(b!.mesh.self, 'nothing', bytes('')));
+        assert.deepEqual(
+          signals.map((signal) => signal.aborted),
+          [false, false, false],
+        );
       }),
     );
 
