@@ -6,6 +6,8 @@ export * from './digest.js';
 export * from './dot.js';
 export * from './errors.js';
 export * from './expiry.js';
+export * from './explain.js';
+export type * from './explanation.js';
 export * from './integer.js';
 export * from './key-state.js';
 export * from './key-wire.js';
