@@ -29,6 +29,7 @@ export interface Count {
   readonly n: Integer;
 }
 
+/** A counter's state. Of one replica, a count and a reset may stand side by side where the reset covers only part. */
 export interface Counter {
   /** Counts that aren't fully covered by a reset. */
   counts: Map<ReplicaId, Count>;
@@ -36,6 +37,7 @@ export interface Counter {
   resets: Map<ReplicaId, Count>;
 }
 
+/** What can be done to a counter: add (a negative `by` subtracts), or cancel all that was seen. */
 export type CounterOp = { readonly op: 'add'; readonly by: Integer } | { readonly op: 'reset' };
 
 /** Orders two counts of one replica. */

@@ -11,6 +11,7 @@
 import type { Site } from './dot.js';
 import type { WireReader, WireWriter } from './wire.js';
 
+/** A data type: how its states begin, change, join and travel. One object per type; states are plain data. */
 export interface DataType<State, Op> {
   /** Name for people, as in rules and EXPLAIN. */
   readonly name: string;

@@ -13,7 +13,9 @@ import { type MultiValue, type MultiValueOp, multiValueType } from './multi-valu
 /** A deadline in Unix milliseconds, or null: an explicit 'no expiry'. */
 export type Deadline = number | null;
 
+/** The deadlines of one key that nothing has replaced. */
 export type ExpiryState = MultiValue<Deadline>;
+/** What can be done to an expiry: give a deadline (null = PERSIST), or clear what was seen. */
 export type ExpiryOp = MultiValueOp<Deadline>;
 
 /** The greatest deadline that Valkey's PEXPIREAT is given, in Unix milliseconds: the year 10889 or so. */

@@ -9,7 +9,9 @@ import { WIRE_LIMITS } from './wire.js';
 /** A whole number: a JavaScript number exactly when that is safe. */
 export type Integer = number | bigint;
 
+/** The greatest signed 64-bit integer. */
 export const MAX_INT64 = 9223372036854775807n;
+/** The least signed 64-bit integer. */
 export const MIN_INT64 = -9223372036854775808n;
 
 /** Gives an integer its one form. */

@@ -16,6 +16,7 @@ import { isSetLive, lastSetWrite, type SetState, setType } from './or-set.js';
 import type { Stamp } from './stamp.js';
 import { isStringLive, lastStringWrite, type StringState, stringType } from './string-key.js';
 
+/** One key's state, or its delta. */
 export interface KeyState {
   touched: Stamp;
   string: StringState | null;
@@ -29,6 +30,7 @@ export type VisibleType = 'none' | 'string' | 'set';
 /** The sub-states by name, each with its data type. A new data type is one more line here and in {@link KeyState}. */
 export const subTypes = { string: stringType, set: setType, expiry: expiryType } as const;
 
+/** A key that was never written; as a delta, one that says nothing. */
 export function emptyKeyState(): KeyState {
   return { touched: 0, string: null, set: null, expiry: null };
 }

@@ -21,6 +21,7 @@ export interface Sibling<V> {
   readonly value: V;
 }
 
+/** A multi-value register's state. */
 export interface MultiValue<V> {
   /** Every write that has been seen. */
   context: VersionVector;
@@ -28,6 +29,7 @@ export interface MultiValue<V> {
   siblings: Map<ReplicaId, Sibling<V>>;
 }
 
+/** What can be done to a multi-value register. */
 export type MultiValueOp<V> =
   | { readonly op: 'write'; readonly value: V }
   /** Removes the siblings that were seen, and writes nothing. */

@@ -28,6 +28,7 @@ import { asArray, compareBytes, type WireReader, type WireWriter } from './wire.
 /** The live dots of one member, at most one per replica, in the order of replica ids. Immutable; members may share one. */
 export type Dots = readonly Dot[];
 
+/** A set's state, in whole or in part, or its delta. */
 export interface SetState {
   context: VersionVector;
   /** Named members. No dots = known to be absent (only where not `whole`). */
@@ -38,6 +39,7 @@ export interface SetState {
   size: number;
 }
 
+/** What can be done to a set. */
 export type SetOp =
   /** SADD. */
   | { readonly op: 'add'; readonly members: readonly ByteString[] }

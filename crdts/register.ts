@@ -16,6 +16,7 @@ import { asArray, type WireReader, type WireWriter } from './wire.js';
 /** Says that a register has a value whose bytes were left in the store: merging doesn't need them. */
 export const UNLOADED: unique symbol = Symbol('unloaded value');
 
+/** A register's state: the winning write. */
 export interface Register {
   /** 0 = never written. */
   stamp: Stamp;
@@ -24,6 +25,7 @@ export interface Register {
   value: ByteString | null | typeof UNLOADED;
 }
 
+/** What can be done to a register: write a value, or null to delete it. */
 export type RegisterOp = { readonly op: 'write'; readonly value: ByteString | null };
 
 /** Says whether a register holds a value. */

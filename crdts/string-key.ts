@@ -25,12 +25,14 @@ import {
 import { isPresent, type Register, registerType, registerValue } from './register.js';
 import { asArray } from './wire.js';
 
+/** A string's state. */
 export interface StringState {
   register: Register;
   /** null while nothing was ever counted: most strings never are. */
   counter: Counter | null;
 }
 
+/** What can be done to a string. */
 export type StringOp =
   /** SET. */
   | { readonly op: 'write'; readonly value: ByteString }
