@@ -91,7 +91,7 @@ export class MemoryDataset {
       natives.delete(key);
     } else if (native.kind === 'rebuild') {
       this.#rebuild(key, now);
-    } else {
+    } else if (native.add.length + native.remove.length > 0) {
       // A value of another type is replaced by what the entries say.
       if (typeof natives.get(key, now)?.value === 'string') this.#rebuild(key, now);
       const held = natives.get(key, now)?.value;

@@ -137,6 +137,11 @@ export class ValkeyConnection {
     return this.#problem;
   }
 
+  /** Throws what a call would reject with now: StoppedError, StoreResetError, or StoreUnavailableError before open. */
+  check(): void {
+    if (this.#state !== 'open') throw this.#notOpen();
+  }
+
   /** Sends a command. A WRONGTYPE answer gives WRONG_TYPE when `wrongTypeAnswers` is set. */
   call(name: string, args: readonly Argument[], wrongTypeAnswers = false): Promise<Reply | WrongType> {
     return this.#enqueue(name, () => args, 0, wrongTypeAnswers);
@@ -312,6 +317,10 @@ export class ValkeyConnection {
     }
     if (request.wrongTypeAnswers && error.message.startsWith('WRONGTYPE')) {
       this.#settle(request, () => request.resolve(WRONG_TYPE));
+      return;
+    }
+    if (request.chain > 0 && request.chain === this.#brokenChain) {
+      this.#settle(request, () => request.reject(chainFailed()));
       return;
     }
     if (request.chain > 0) this.#breakChain(request);

@@ -20,6 +20,7 @@ export class ValkeyReads implements NativeReads {
 
   /** Runs reads in one atomic step. */
   async readAll(commands: readonly (readonly ByteString[])[]): Promise<Reply[]> {
+    this.#connection.check();
     if (commands.length === 0) return [];
     const reply = await this.#connection.script('read', () => {
       this.#frame.reset();
@@ -36,6 +37,7 @@ export class ValkeyReads implements NativeReads {
   }
 
   async strings(keys: readonly ByteString[]): Promise<(ByteString | null | WrongType)[]> {
+    this.#connection.check();
     const [only] = keys;
     if (only === undefined) return [];
     if (keys.length === 1) {
@@ -61,6 +63,7 @@ export class ValkeyReads implements NativeReads {
   }
 
   async contains(key: ByteString, members: readonly ByteString[]): Promise<boolean[] | WrongType> {
+    this.#connection.check();
     if (members.length === 0) return [];
     const reply = await this.#connection.call('SMISMEMBER', [argument(key), ...members.map(argument)], true);
     return reply === WRONG_TYPE ? reply : listOf(reply).map((flag) => flag === 1);
