@@ -9,7 +9,7 @@ import type { KeygenFlags } from './cli/keygen.js';
 import { type StatusFlags, status } from './cli/status.js';
 import { type GivenSettings, parseConfigFile, resolvePeerConfig } from './config.js';
 import { ConfigError, MeshError } from './errors.js';
-import { packageVersion } from './version.js';
+import { packageVersion, VERSION } from './version.js';
 
 const print = (line: string) => void process.stdout.write(`${line}\n`);
 
@@ -20,7 +20,7 @@ const each = (value: string, previous: string[] = []) => [...previous, value];
 function buildProgram(): Command {
   const program = new Command('valkey-mesh')
     .description('Active-active replication for stock Valkey.')
-    .version(packageVersion())
+    .version(VERSION)
     .exitOverride()
     .showHelpAfterError("(run 'valkey-mesh help' or 'valkey-mesh help COMMAND' to see what there is)");
 

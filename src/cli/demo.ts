@@ -27,7 +27,9 @@ export async function demo(flags: DemoFlags): Promise<number> {
   if (flags.store !== 'valkey' && flags.store !== 'memory') {
     throw new ConfigError(`--store ${JSON.stringify(flags.store)}: give valkey or memory`);
   }
-  const { asked } = stopRequest({ onDisconnect: true });
+  // The tsx command runs this process as its child: when that is killed, nobody else would stop the demo.
+  const underTsx = process.execArgv.some((arg) => arg.includes('/tsx/dist/preflight'));
+  const { asked } = stopRequest({ onParentEnd: underTsx });
   await checkPorts([
     { flag: '--base-port', first: basePort, count: regions },
     { flag: '--http-port', first: httpPort, count: regions },

@@ -3,10 +3,14 @@
 export interface StopRequestOptions {
   /** Also when standard input ends: whoever started this process holds the other end, so its death is noticed, however it dies. Default: false. */
   readonly onStdinEnd?: boolean;
-  /** Also when the IPC channel closes, if there is one: the wrapper that runs this process is gone. Default: false. */
-  readonly onDisconnect?: boolean;
+  /** Also when the parent process is gone. Default: false. */
+  readonly onParentEnd?: boolean;
 }
 
+/** npm and tsx pass on signals that the terminal has sent to the whole group already: so close together, two are one. */
+const SAME_SIGNAL_MS = 300;
+/** How often the parent is looked for. */
+const PARENT_CHECK_MS = 500;
 /** A stop without anyone who watches it must come to an end by itself. */
 const ORPHAN_LIMIT_MS = 5_000;
 
@@ -16,10 +20,10 @@ const ORPHAN_LIMIT_MS = 5_000;
  */
 export function stopRequest(options: StopRequestOptions = {}): { readonly asked: Promise<string> } {
   let ask: (reason: string) => void = () => {};
-  let count = 0;
+  let askedAtMs = Number.POSITIVE_INFINITY;
   const asked = new Promise<string>((resolve) => {
     ask = (reason) => {
-      count += 1;
+      askedAtMs = Math.min(askedAtMs, performance.now());
       resolve(reason);
     };
   });
@@ -28,7 +32,7 @@ export function stopRequest(options: StopRequestOptions = {}): { readonly asked:
     ['SIGTERM', 15],
   ] as const) {
     process.on(signal, () => {
-      if (count > 0) process.exit(128 + number);
+      if (performance.now() > askedAtMs + SAME_SIGNAL_MS) process.exit(128 + number);
       ask(signal);
     });
   }
@@ -41,7 +45,14 @@ export function stopRequest(options: StopRequestOptions = {}): { readonly asked:
     process.stdin.once('close', () => orphaned('standard input ended'));
     process.stdin.resume();
   }
-  if (options.onDisconnect && process.connected)
-    process.once('disconnect', () => orphaned('the parent is gone'));
+  if (options.onParentEnd) {
+    const parent = process.ppid;
+    const watch = setInterval(() => {
+      if (process.ppid === parent) return;
+      clearInterval(watch);
+      orphaned('the parent is gone');
+    }, PARENT_CHECK_MS);
+    watch.unref();
+  }
   return { asked };
 }
