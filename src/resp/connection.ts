@@ -51,7 +51,7 @@ export interface ConnectionHost extends Door {
 type Phase = 'read' | 'write' | 'exclusive';
 
 /** Commands that a MULTI doesn't queue. */
-const IMMEDIATE = new Set(['exec', 'discard', 'multi', 'quit', 'reset']);
+const IMMEDIATE = new Set(['exec', 'discard', 'quit', 'reset']);
 /** Request lines of HTTP: a browser is being misused to talk to us. */
 const HTTP = new Set(['post', 'host:']);
 const QUEUED: Reply = (out) => out.simple('QUEUED');
@@ -100,6 +100,10 @@ export class Connection implements Session {
   /** No more commands: what is under way is answered, then the socket is closed. */
   #ending = false;
   #closed = false;
+  /** The client has taken what was written: there may be room for what waited. */
+  readonly #written = (): void => {
+    if (this.#queue.length > 0 || this.#parser.unread > 0 || this.#blocked !== null) this.#scheduleTurn();
+  };
 
   constructor(host: ConnectionHost, socket: Socket, id: number) {
     this.#host = host;
@@ -116,7 +120,6 @@ export class Connection implements Session {
     socket.setTimeout(host.limits.stallMs);
     socket.on('data', (chunk: Buffer) => this.#received(chunk));
     socket.on('end', () => this.#inputEnds());
-    socket.on('drain', () => this.#turn());
     socket.on('timeout', () => this.#stalled());
     socket.on('error', (error) =>
       this.#host.logger.debug({ client: this.address, err: error }, 'client lost'),
@@ -249,19 +252,22 @@ export class Connection implements Session {
   #answer(): void {
     const out = this.#out;
     const socket = this.#socket;
-    const room = this.#host.limits.maxUnsentBytes - socket.writableLength;
-    if (room > 0 && this.#queue.length > 0) {
-      const [replies, bytes] = [this.#queue.length, out.length];
-      this.#queue.drain(out, room, (error) => this.#unexpected(error));
-      const written = replies - this.#queue.length;
-      if (written > 0 && this.#phase === 'read') {
-        const average = Math.max(1, (out.length - bytes) / written);
-        this.#readWindow = Math.min(MAX_READS, Math.max(MIN_READS, Math.floor(READ_AHEAD_BYTES / average)));
-      }
+    for (;;) {
+      const room = this.#host.limits.maxUnsentBytes - socket.writableLength;
+      if (room > 0 && this.#queue.length > 0) this.#drain(room);
+      if (out.length === 0) return;
+      this.#host.stats.bytesOut += out.length;
+      socket.write(out.take(), this.#written);
     }
-    if (out.length === 0) return;
-    this.#host.stats.bytesOut += out.length;
-    socket.write(out.take());
+  }
+
+  #drain(room: number): void {
+    const [replies, bytes] = [this.#queue.length, this.#out.length];
+    this.#queue.drain(this.#out, room, (error) => this.#unexpected(error));
+    const written = replies - this.#queue.length;
+    if (written === 0 || this.#phase !== 'read') return;
+    const average = Math.max(1, (this.#out.length - bytes) / written);
+    this.#readWindow = Math.min(MAX_READS, Math.max(MIN_READS, Math.floor(READ_AHEAD_BYTES / average)));
   }
 
   /** Starts commands until one has to wait or all are started. */
@@ -385,9 +391,12 @@ export class Connection implements Session {
         });
         break;
       }
-      case 'read':
-        this.#await(this.#begin('read'), command.read(args, this), false);
+      case 'read': {
+        // Before the slot: what throws at once has none.
+        const result = command.read(args, this);
+        this.#await(this.#begin('read'), result, false);
         break;
+      }
       case 'exclusive': {
         const result = command.run(args, this);
         this.#parser.trusted = this.authenticated;

@@ -1,5 +1,6 @@
 /** When a key expires, as commands say it: EX, PX, EXAT, PXAT, and the arguments of EXPIRE and its relatives. */
 import type { ByteString } from '../../crdts/bytes.js';
+import { MAX_DEADLINE_MS } from '../../crdts/expiry.js';
 import { invalidExpire, notAnInteger } from './errors.js';
 import { parseInteger } from './numbers.js';
 
@@ -19,8 +20,8 @@ export const TIME_UNITS: ReadonlyMap<string, TimeUnit> = new Map([
 
 /**
  * Gives the deadline in Unix milliseconds. Throws CommandError as Valkey does when it isn't an integer or, unless
- * `allowPast`, isn't positive; and, unlike Valkey, when it is beyond 2^53 milliseconds (the year 287,396), which is as
- * far as a deadline of ours goes.
+ * `allowPast`, isn't positive; and, unlike Valkey, when it is beyond {@link MAX_DEADLINE_MS} (the year 10,889), which is
+ * as far as a deadline of ours goes.
  */
 export function deadlineOf(
   text: ByteString,
@@ -35,6 +36,6 @@ export function deadlineOf(
   if (amount <= 0 && !allowPast) throw invalidExpire(command);
   const span = unit.seconds ? amount * 1000 : amount;
   const deadline = unit.absolute ? span : nowMs + span;
-  if (!Number.isSafeInteger(deadline)) throw invalidExpire(command);
+  if (deadline > MAX_DEADLINE_MS || deadline < -MAX_DEADLINE_MS) throw invalidExpire(command);
   return deadline;
 }

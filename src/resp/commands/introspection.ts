@@ -1,10 +1,10 @@
 /** COMMAND: what the front door knows, told from its own table. */
 import type { ByteString } from '../../../crdts/bytes.js';
+import { globMatches } from '../../glob.js';
 import type { Args, Command, Reply } from '../command.js';
 import { type CommandTable, keysOf } from '../dispatch.js';
 import type { ReplyWriter } from '../encoder.js';
 import { CommandError, syntaxError } from '../errors.js';
-import { globMatches } from '../glob.js';
 import { bulksReply, helpReply, integerReply } from '../replies.js';
 
 function categories({ flags, group, kind }: Command): string[] {
@@ -92,7 +92,11 @@ function list(args: Args, table: CommandTable): Reply {
   if (args.length !== 5 || filterBy?.toUpperCase() !== 'FILTERBY') throw syntaxError();
   switch (kind?.toUpperCase()) {
     case 'PATTERN':
-      return bulks(names.filter((name) => globMatches((value as string).toLowerCase(), name)));
+      return bulks(
+        names.filter((name) =>
+          globMatches((value as string).toLowerCase() as ByteString, name as ByteString),
+        ),
+      );
     case 'ACLCAT':
       return bulks(
         names.filter((name) => {

@@ -1,8 +1,8 @@
 /** Commands on the node as a server: CONFIG, INFO, TIME, WAIT, and what is refused for now. */
 import type { ByteString } from '../../../crdts/bytes.js';
+import { globMatches } from '../../glob.js';
 import type { Args, Command } from '../command.js';
 import { CommandError } from '../errors.js';
-import { globMatches } from '../glob.js';
 import { clampToSafe, integerArgument, parseInteger } from '../numbers.js';
 import { helpReply, integerReply, okReply } from '../replies.js';
 import type { Session } from '../session.js';
@@ -87,9 +87,9 @@ export const serverCommands: readonly Command[] = [
     group: 'server',
     summary: 'Returns the effective values of configuration parameters.',
     run: (args, session) => {
-      const patterns = args.slice(2).map((pattern) => pattern.toLowerCase());
+      const patterns = args.slice(2).map((pattern) => pattern.toLowerCase() as ByteString);
       const found = parameters(session).filter(([name]) =>
-        patterns.some((pattern) => globMatches(pattern, name)),
+        patterns.some((pattern) => globMatches(pattern, name as ByteString)),
       );
       return (out) => {
         out.map(found.length);
