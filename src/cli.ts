@@ -9,7 +9,7 @@ import type { KeygenFlags } from './cli/keygen.js';
 import { type StatusFlags, status } from './cli/status.js';
 import { type GivenSettings, parseConfigFile, resolvePeerConfig } from './config.js';
 import { ConfigError, MeshError } from './errors.js';
-import { packageVersion, VERSION } from './version.js';
+import { VERSION } from './version.js';
 
 const print = (line: string) => void process.stdout.write(`${line}\n`);
 
