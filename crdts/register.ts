@@ -47,7 +47,7 @@ export const registerType: DataType<Register, RegisterOp> = {
 
   mutate(state, op, site: Site) {
     // At an equal stamp the greater replica id still wins.
-    requireLater(site, site.replica > state.replica ? state.stamp - 1 : state.stamp);
+    requireLater(site, Math.max(0, site.replica > state.replica ? state.stamp - 1 : state.stamp));
     return { stamp: site.stamp, replica: site.replica, value: op.value };
   },
 

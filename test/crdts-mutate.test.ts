@@ -40,6 +40,10 @@ test('refuses an operation at a stamp that was used, instead of losing it', () =
     assert.throws(write, InvariantError, JSON.stringify(site));
   }
   registerType.mutate(register, { op: 'write', value: null }, at(5, 'C'));
+  assert.throws(
+    () => registerType.mutate(registerType.empty(), { op: 'write', value: null }, at(0)),
+    InvariantError,
+  );
 
   const set = setType.empty();
   setType.merge(set, setType.mutate(set, { op: 'add', members: [bytes('m')] }, at(5)));
@@ -129,6 +133,13 @@ test('says that a value was not loaded rather than guess it', () => {
   assert.throws(() => stringType.mutate(state, { op: 'add', by: 1 }, at(2)), InvariantError);
   stringType.merge(state, stringType.mutate(state, { op: 'write', value: bytes('2') }, at(2)));
   assert.equal(stringValue(state), '2');
+});
+
+test('a write that comes again with its bytes fills in those that were not loaded, and is no news', () => {
+  const known = stringOf('1').register;
+  const register = { ...known, value: UNLOADED as typeof known.value };
+  assert.equal(registerType.merge(register, known), false);
+  assert.equal(registerValue(register), '1');
 });
 
 test('a delta put onto another that says nothing of the set does not claim to know the whole set', () => {
