@@ -1,6 +1,8 @@
 /**
  * Valkey's glob patterns over bytes: `*` any run, `?` any one, `[abc]` `[a-z]` `[^x]` one of a class, `\` the next
- * character literally. As in Valkey, a class that isn't closed ends with the pattern, and a lone `\` at the end is itself.
+ * character literally. As in Valkey, a class that isn't closed ends with the pattern, a lone `\` at the end is itself, and the
+ * empty value matches the empty pattern and `*`, but no longer run of stars. Bytes are
+ * ordered 0–255 in ranges; Valkey orders them as its machine's C does, which may put 128–255 before 0.
  */
 import type { ByteString } from '../crdts/bytes.js';
 
@@ -52,6 +54,7 @@ function matchClass(pattern: ByteString, at: number, byte: number): number {
  * |pattern| × |value|, whatever the pattern.
  */
 export function globMatches(pattern: ByteString, value: ByteString): boolean {
+  if (value.length === 0) return pattern === '' || pattern === '*';
   let p = 0;
   let v = 0;
   let starAt = -1;

@@ -47,6 +47,8 @@ export interface ObtainOptions {
   readonly env?: NodeJS.ProcessEnv;
   /** Folder of unpacked packages. Default: node_modules/.cache/valkey-mesh, else the user's cache folder. */
   readonly cacheDir?: string;
+  /** Folder whose etc/os-release and etc/apt tell which distribution this is. Default: '/'. */
+  readonly systemRoot?: string;
   /** Told once when something has to be downloaded, which takes seconds. */
   readonly onDownload?: (cacheDir: string) => void;
 }
@@ -139,14 +141,14 @@ async function cacheFolder(env: NodeJS.ProcessEnv): Promise<string> {
   );
 }
 
-async function readAptSources(): Promise<{ name: string; content: string }[]> {
-  const parts = '/etc/apt/sources.list.d';
+async function readAptSources(systemRoot: string): Promise<{ name: string; content: string }[]> {
+  const parts = join(systemRoot, 'etc/apt/sources.list.d');
   const names = (await readdir(parts).catch(() => []))
     .filter((name) => name.endsWith('.sources') || name.endsWith('.list'))
     .map((name) => join(parts, name))
     .sort();
   const files = [];
-  for (const name of ['/etc/apt/sources.list', ...names]) {
+  for (const name of [join(systemRoot, 'etc/apt/sources.list'), ...names]) {
     const content = await readFile(name, 'utf8').catch(() => null);
     if (content !== null) files.push({ name, content });
   }
@@ -154,8 +156,13 @@ async function readAptSources(): Promise<{ name: string; content: string }[]> {
 }
 
 /** Downloads the packages into `work` with a private apt state, and unpacks them into `work/root`. */
-async function download(work: string, codename: string, env: NodeJS.ProcessEnv): Promise<string> {
-  const sources = distributionSources(await readAptSources(), codename);
+async function download(
+  work: string,
+  codename: string,
+  systemRoot: string,
+  env: NodeJS.ProcessEnv,
+): Promise<string> {
+  const sources = distributionSources(await readAptSources(systemRoot), codename);
   if (sources === null) {
     throw new ValkeyServerMissingError(`the apt sources of this machine don't name the suite ${codename}`);
   }
@@ -234,7 +241,8 @@ function isAlive(pid: number): boolean {
 }
 
 async function fromPackage(options: ObtainOptions, env: NodeJS.ProcessEnv): Promise<ValkeyBinaries> {
-  const release = await readFile('/etc/os-release', 'utf8').catch(() => '');
+  const systemRoot = options.systemRoot ?? '/';
+  const release = await readFile(join(systemRoot, 'etc/os-release'), 'utf8').catch(() => '');
   const codename = /^VERSION_CODENAME="?([\w.-]+)/m.exec(release)?.[1];
   for (const tool of ['apt-get', 'apt-config', 'dpkg-deb']) {
     if (codename === undefined || (await onPath(tool, env)) === null) {
@@ -255,7 +263,7 @@ async function fromPackage(options: ObtainOptions, env: NodeJS.ProcessEnv): Prom
     options.onDownload?.(cache);
     const work = await mkdtemp(join(cache, 'download-'));
     try {
-      const root = await download(work, codename ?? '', env);
+      const root = await download(work, codename ?? '', systemRoot, env);
       if ((await unpacked(root, env)) === null)
         throw new Error('the unpacked valkey-server does not run here');
       await rm(target, { recursive: true, force: true });
