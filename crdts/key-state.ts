@@ -64,25 +64,22 @@ export function visibleType(state: KeyState, nowMs: number): VisibleType {
 /**
  * Joins a delta or a state into a key; says whether the key grew. `into` must be a state, where null means 'has none'. In a
  * delta it means 'says nothing', so to put one delta onto another use {@link appendKeyDelta}.
+ * Throws InvariantError, and changes nothing, when the set is not loaded as far as the delta needs.
  */
 export function mergeKeyState(into: KeyState, delta: KeyState): boolean {
   let grew = false;
-  if (delta.touched > into.touched) {
-    into.touched = delta.touched;
-    grew = true;
-  }
-  // A sub-state that is still empty stays null: one state has one form.
-  if (delta.string !== null) {
-    const string = into.string ?? stringType.empty();
-    if (stringType.merge(string, delta.string)) {
-      into.string = string;
-      grew = true;
-    }
-  }
+  // A sub-state that is still empty stays null: one state has one form. The set comes first, since only it may refuse.
   if (delta.set !== null) {
     const set = into.set ?? setType.empty();
     if (setType.merge(set, delta.set)) {
       into.set = set;
+      grew = true;
+    }
+  }
+  if (delta.string !== null) {
+    const string = into.string ?? stringType.empty();
+    if (stringType.merge(string, delta.string)) {
+      into.string = string;
       grew = true;
     }
   }
@@ -92,6 +89,10 @@ export function mergeKeyState(into: KeyState, delta: KeyState): boolean {
       into.expiry = expiry;
       grew = true;
     }
+  }
+  if (delta.touched > into.touched) {
+    into.touched = delta.touched;
+    grew = true;
   }
   return grew;
 }

@@ -6,15 +6,17 @@ import {
   type ByteString,
   dominates,
   dotsOf,
+  emptyKeyState,
   hasMember,
   InvariantError,
   isSetLive,
   membersOf,
+  mergeKeyState,
   type SetState,
   setType,
 } from '../crdts/index.js';
 import { anySteps, play } from './support/crdt-history.js';
-import { MEMBERS } from './support/crdt-keys.js';
+import { commandDelta, keySubject, MEMBERS } from './support/crdt-keys.js';
 import { check, Random } from './support/crdt-runs.js';
 import { setSubject } from './support/crdt-subjects.js';
 
@@ -90,4 +92,17 @@ test('set: what was not loaded is not guessed', () => {
     const site = { replica: 'A', stamp: 6 };
     assert.throws(() => setType.mutate(loaded, { op, members: ['m' as ByteString] }, site), InvariantError);
   }
+});
+
+test('key: a delta that its set refuses changes nothing of the key', () => {
+  const state = emptyKeyState();
+  state.touched = 5;
+  state.set = { context: new Map([['A', 5]]), entries: new Map(), whole: false, size: 1 };
+  const remote = emptyKeyState();
+  const site = { replica: 'B', stamp: 7 };
+  mergeKeyState(remote, commandDelta(remote, { op: 'SADD', members: ['m' as ByteString] }, site));
+  const delta = commandDelta(remote, { op: 'SET', value: 'v' as ByteString }, { replica: 'B', stamp: 8 });
+  const before = keySubject.encode(state);
+  assert.throws(() => mergeKeyState(state, delta), InvariantError);
+  assert.equal(keySubject.encode(state), before);
 });
