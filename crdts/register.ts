@@ -17,6 +17,9 @@ import { asArray, type WireReader, type WireWriter } from './wire.js';
 export const UNLOADED: unique symbol = Symbol('unloaded value');
 
 /** A register's state: the winning write. */
+/** Stands for the bytes where the sender hasn't got them either: the key expired in its store, or was evicted. */
+const UNLOADED_ON_WIRE = 0;
+
 export interface Register {
   /** 0 = never written. */
   stamp: Stamp;
@@ -68,11 +71,11 @@ export const registerType: DataType<Register, RegisterOp> = {
 
   toWire(state, writer: WireWriter) {
     if (state.stamp === 0) return [];
-    const value = registerValue(state);
+    const { value } = state;
     return [
       writer.stamp(state.stamp),
       writer.replica(state.replica),
-      value === null ? null : writer.bytes(value),
+      value === null ? null : value === UNLOADED ? UNLOADED_ON_WIRE : writer.bytes(value),
     ];
   },
 
@@ -83,7 +86,7 @@ export const registerType: DataType<Register, RegisterOp> = {
     return {
       stamp: reader.stamp(parts[0]),
       replica: reader.replica(parts[1]),
-      value: parts[2] === null ? null : reader.bytes(parts[2]),
+      value: parts[2] === null ? null : parts[2] === UNLOADED_ON_WIRE ? UNLOADED : reader.bytes(parts[2]),
     };
   },
 };

@@ -6,6 +6,7 @@
  */
 import type { ByteString } from '../../crdts/bytes.js';
 import { addDigests, bodyDigest, memberDigest, subtractDigests } from '../../crdts/digest.js';
+import { compareDots, type Dot } from '../../crdts/dot.js';
 import { type Deadline, deadlineOf } from '../../crdts/expiry.js';
 import { type KeyState, mergeKeyState, type VisibleType, winningType } from '../../crdts/key-state.js';
 import { type Dots, sameDots } from '../../crdts/or-set.js';
@@ -23,6 +24,8 @@ export interface KeyChange {
   readonly membersDigest: number;
   readonly type: VisibleType;
   readonly value: Register['value'];
+  /** The dot of the register. */
+  readonly written: Dot;
   readonly deadline: Deadline;
   readonly nativeMissing: boolean;
   /** Dots before, of each member that the batch named. */
@@ -32,12 +35,10 @@ export interface KeyChange {
   grew: boolean;
 }
 
-/** The native string, or UNLOADED where it is the register's own and wasn't loaded. */
+/** The native string, or UNLOADED where the register's bytes aren't known here. */
 function nativeString(state: KeyState): Register['value'] {
   if (winningType(state) !== 'string') return null;
-  const { register, counter } = state.string!;
-  if (register.value === UNLOADED && (counter === null || counter.counts.size === 0)) return UNLOADED;
-  return stringValue(state.string!);
+  return state.string!.register.value === UNLOADED ? UNLOADED : stringValue(state.string!);
 }
 
 /** Remembers a record as it is now. */
@@ -50,6 +51,7 @@ export function beginChange(record: KeyRecord): KeyChange {
     membersDigest: record.membersDigest,
     type: winningType(state),
     value: nativeString(state),
+    written: { stamp: state.string?.register.stamp ?? 0, replica: state.string?.register.replica ?? '' },
     deadline: deadlineOf(state.expiry),
     nativeMissing: record.nativeMissing,
     members: new Map(),
@@ -110,7 +112,7 @@ export function planWrite(change: KeyChange, nowMs: number): KeyWrite {
   const type = winningType(state);
   const deadline = deadlineOf(state.expiry);
   const native = nativeWrite(change, type, deadline, nowMs, add, remove);
-  if (native !== undefined) record.nativeMissing = false;
+  if (native !== undefined) record.nativeMissing = type === 'string' && native.kind === 'delete';
   const header = encodeHeader(record);
   record.header = header;
   const before = addDigests(change.body, change.membersDigest);
@@ -148,7 +150,14 @@ function nativeWrite(
       change.deadline <= nowMs + NATIVE_CLOCK_SLACK_MS);
   if (type === 'string') {
     const value = nativeString(record.state);
-    if (value === UNLOADED || value === null) return undefined;
+    if (value === null) return undefined;
+    if (value === UNLOADED) {
+      // Nobody brought the bytes of this write. What is there belongs to an older one.
+      const { register } = record.state.string!;
+      return compareDots(register, change.written) === 0 && change.type === 'string'
+        ? undefined
+        : { kind: 'delete' };
+    }
     if (change.type === 'string' && value === change.value && !mayBeGone) return undefined;
     return { kind: 'string', value };
   }

@@ -15,9 +15,8 @@ import { counterType } from '../../crdts/counter.js';
 import { expiryType } from '../../crdts/expiry.js';
 import { emptyKeyState, type KeyState, winningType } from '../../crdts/key-state.js';
 import type { Dots } from '../../crdts/or-set.js';
-import { registerType, registerValue, UNLOADED } from '../../crdts/register.js';
+import { registerType, UNLOADED } from '../../crdts/register.js';
 import { isStamp } from '../../crdts/stamp.js';
-import { stringValue } from '../../crdts/string-key.js';
 import { asArray, WireReader, WireWriter } from '../../crdts/wire.js';
 import { DecodeError } from '../errors.js';
 import type { LoadedKey } from '../store/store.js';
@@ -56,15 +55,9 @@ export function emptyRecord(key: ByteString): KeyRecord {
   };
 }
 
-/** Says whether the string's bytes must stand in the header, because the native value is something else. */
+/** Says whether the string's bytes stand in the header: the native value is, or may be, something else. */
 function standsInHeader(state: KeyState): boolean {
-  const string = state.string!;
-  if (winningType(state) !== 'string') return true;
-  return (
-    string.counter !== null &&
-    string.counter.counts.size > 0 &&
-    stringValue(state.string!) !== registerValue(string.register)
-  );
+  return winningType(state) !== 'string' || (state.string!.counter?.counts.size ?? 0) > 0;
 }
 
 /** Encodes the header of a record. */
@@ -76,9 +69,10 @@ export function encodeHeader(record: KeyRecord): ByteString {
     const { register, counter } = state.string;
     let body: unknown[] = [];
     if (register.stamp !== 0) {
-      const place = register.value === null ? DELETED : standsInHeader(state) ? HERE : NATIVE;
+      const { value } = register;
+      const place = value === null ? DELETED : value !== UNLOADED && standsInHeader(state) ? HERE : NATIVE;
       body = [writer.stamp(register.stamp), writer.replica(register.replica), place];
-      if (place === HERE) body.push(writer.bytes(registerValue(register) as ByteString));
+      if (place === HERE) body.push(writer.bytes(value as ByteString));
     }
     tags.push(STRING_TAG, body);
     if (counter !== null) body.push(counterType.toWire(counter, writer));

@@ -411,7 +411,8 @@ export class Replica {
     raiseMarks(this.#applied, batch.marks);
     if (batch.frame !== null) events.onFrame(batch.frame);
     const number = batch.frame?.number ?? 0;
-    for (const item of batch.local) item.settle(item.error, item.value, item.error === null ? number : 0);
+    for (const item of batch.local)
+      this.#settle(item, item.error, item.value, item.error === null ? number : 0);
     let frames = 0;
     for (const item of batch.remote) {
       frames += item.frames.length;
@@ -420,6 +421,18 @@ export class Replica {
     if (batch.remote.length > 0) events.onApplied(frames);
     if (batch.conflicts.length > 0) events.onConflicts(batch.conflicts);
     if (batch.changes.size > 0) events.onChanges(batch.changes, batch.local.length > 0);
+  }
+
+  /** A caller that throws must not keep the others from their answers. */
+  #settle(item: LocalItem, error: Error | null, value?: unknown, frameNumber = 0): void {
+    try {
+      item.settle(error, value, frameNumber);
+    } catch (thrown) {
+      this.#options.logger.error(
+        { err: thrown },
+        'the caller of an operation threw when it was told the outcome',
+      );
+    }
   }
 
   /** Everything under way has failed, the first for a reason of its own, the rest because of it. */
@@ -432,7 +445,7 @@ export class Replica {
     }
     if (error instanceof StoreUnavailableError || error instanceof StoreResetError) {
       for (const batch of batches) {
-        for (const item of batch.local) item.settle(error, undefined, 0);
+        for (const item of batch.local) this.#settle(item, error);
         this.#putBack({ local: [], remote: batch.remote });
       }
       this.#lost(error);
@@ -441,7 +454,7 @@ export class Replica {
     const stale = error instanceof StaleCommitError;
     for (const batch of [...batches].reverse()) {
       if (batch === batches[0] && !stale) {
-        for (const item of batch.local) item.settle(error, undefined, 0);
+        for (const item of batch.local) this.#settle(item, error);
         this.#putBack({ local: [], remote: batch.remote });
       } else {
         this.#putBack(batch);
@@ -457,7 +470,7 @@ export class Replica {
   }
 
   #reject(work: Work, error: Error): void {
-    for (const item of work.local) item.settle(error, undefined, 0);
+    for (const item of work.local) this.#settle(item, error);
     for (const item of work.remote) item.done?.(error);
   }
 
@@ -494,7 +507,7 @@ export class Replica {
   #dropSpoiling(work: Work, cause: Error): void {
     this.#options.logger.error({ err: cause }, 'a batch could not be run');
     if (cause instanceof SpoiledBatchError) {
-      cause.item.settle(cause, undefined, 0);
+      this.#settle(cause.item, cause);
       this.#putBack({ local: work.local.filter((item) => item !== cause.item), remote: [] });
     } else {
       this.#reject(work, cause);

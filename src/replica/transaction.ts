@@ -52,7 +52,7 @@ export class BatchTransaction implements Transaction {
   /** Starts the next operation. */
   begin(): void {
     this.#site = null;
-    this.nowMs = Math.max(this.#now(), stampMs(this.#clock.last));
+    this.nowMs = Math.max(Math.floor(this.#now()), stampMs(this.#clock.last));
   }
 
   type(key: ByteString): KeyType {
@@ -174,7 +174,8 @@ export class BatchTransaction implements Transaction {
 
   #type(record: KeyRecord): KeyType {
     // A native value that is gone (expired, evicted, removed past us) is gone for operations too, as it is for reads.
-    return record.nativeMissing ? 'none' : visibleType(record.state, this.nowMs);
+    const type = visibleType(record.state, this.nowMs);
+    return type === 'string' && record.nativeMissing ? 'none' : type;
   }
 
   #holds(record: KeyRecord, wanted: 'string' | 'set'): boolean {

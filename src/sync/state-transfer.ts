@@ -45,8 +45,6 @@ export async function readStates(
   for (const [i, key] of keys.entries()) {
     const record = decodeRecord(key, loaded[i]!, { value: true, whole: true, members: [] });
     if (record.header === null) continue;
-    // The bytes of this string are gone from the store (expired or evicted); another member may have them.
-    if (record.nativeMissing && record.state.string !== null) record.state.string = null;
     states.push([key, record.state]);
   }
   return states;

@@ -1,0 +1,348 @@
+/**
+ * Simulation: a whole mesh in one process, the real node code on a network that loses, duplicates, reorders and splits,
+ * with members that crash and start again. A seed reproduces a run exactly (on memory stores and virtual time).
+ *
+ * The answer that all regions must give comes from an oracle: every frame that was ever committed, joined in the order of
+ * the stamps into plain in-memory states, with none of the replica, sync or store code involved.
+ */
+import assert from 'node:assert/strict';
+import { inspect } from 'node:util';
+import { type ByteString, utf8 } from '../../crdts/bytes.js';
+import { deadlineOf } from '../../crdts/expiry.js';
+import { emptyKeyState, type KeyState, mergeKeyState, visibleType } from '../../crdts/key-state.js';
+import { keyDigest } from '../../crdts/digest.js';
+import { membersOf } from '../../crdts/or-set.js';
+import { stringValue } from '../../crdts/string-key.js';
+import type { MeshError } from '../../src/errors.js';
+import type { LoopbackNetwork } from '../../src/mesh/loopback.js';
+import type { Mesh } from '../../src/mesh/mesh.js';
+import { createNode, type MeshNode } from '../../src/node.js';
+import type { NodeOptions } from '../../src/options.js';
+import { decodeFrame, type Frame } from '../../src/replica/frame.js';
+import type { Operation, Transaction } from '../../src/replica/operation.js';
+import { keySlot } from '../../src/store/slots.js';
+import type { Store } from '../../src/store/store.js';
+import { isHeartbeat } from '../../src/sync/messages.js';
+import { readStates, totalDigest } from '../../src/sync/state-transfer.js';
+import type { Timers } from '../../src/timers.js';
+import type { Random } from './crdt-runs.js';
+
+const MAX_VALUE_BYTES = 8 * 1024 * 1024;
+
+/** What a simulation needs of its surroundings. */
+export interface SimulationOptions {
+  readonly regions: readonly string[];
+  readonly network: LoopbackNetwork;
+  readonly timers: Timers;
+  readonly random: Random;
+  /** Opens the store of a region: the same data again after a crash. */
+  readonly openStore: (region: string) => Store;
+  /** More options for the nodes. */
+  readonly node?: Partial<NodeOptions>;
+}
+
+/** What became of an operation. */
+type Fate = 'acknowledged' | 'refused' | 'unknown';
+
+interface Member {
+  node: MeshNode;
+  mesh: Mesh;
+  store: Store;
+}
+
+const COUNTERS = ['n1', 'n2'].map(utf8);
+const REGISTERS = ['r1', 'r2', 'r3'].map(utf8);
+const SETS = ['s1', 's2'].map(utf8);
+const MIXED = ['m1', 'm2'].map(utf8);
+export const KEYS: readonly ByteString[] = [...COUNTERS, ...REGISTERS, ...SETS, ...MIXED];
+const MEMBERS = ['a', 'b', 'c', 'd', 'e'].map(utf8);
+
+export class Simulation {
+  readonly #options: SimulationOptions;
+  readonly #members = new Map<string, Member>();
+  readonly #frames = new Map<string, Frame>();
+  /** Sum of the increments of a pure counter that were acknowledged, and of those whose outcome isn't known. */
+  readonly #acknowledged = new Map<ByteString, bigint>();
+  readonly #unknown = new Map<ByteString, bigint>();
+  /** What must never happen. */
+  readonly #faults: string[] = [];
+  operations = 0;
+
+  constructor(options: SimulationOptions) {
+    this.#options = options;
+  }
+
+  /** Starts every region. */
+  async start(): Promise<void> {
+    for (const region of this.#options.regions) await this.revive(region);
+  }
+
+  /** Starts a region, on the data that it had. */
+  async revive(region: string): Promise<void> {
+    const { network, timers, random, openStore, node } = this.#options;
+    const mesh = this.#tapped(network.mesh(region));
+    const store = openStore(region);
+    const options = {
+      region,
+      store,
+      mesh,
+      timers,
+      random: () => random.below(1_000_000) / 1_000_000,
+      heartbeatMs: 100,
+      antiEntropyMs: 2_000,
+      ...node,
+    };
+    this.#members.set(region, { node: await createNode(options), mesh, store });
+  }
+
+  /** Ends a region without a goodbye: what was under way is lost, what was committed stays. */
+  async crash(region: string): Promise<void> {
+    const member = this.#members.get(region);
+    if (member === undefined) return;
+    this.#members.delete(region);
+    await this.#collectLogs(member);
+    await member.mesh.stop();
+    await member.store.close();
+    // Nothing is left that it could say or store; this only stops its timers.
+    void member.node.stop();
+  }
+
+  /** Stops a region cleanly. */
+  async shutDown(region: string): Promise<void> {
+    const member = this.#members.get(region);
+    if (member === undefined) return;
+    this.#members.delete(region);
+    await this.#collectLogs(member);
+    await member.node.stop();
+  }
+
+  get alive(): string[] {
+    return [...this.#members.keys()];
+  }
+
+  node(region: string): MeshNode {
+    return this.#members.get(region)!.node;
+  }
+
+  /** Runs one random operation in a random region; doesn't wait for it. */
+  operate(): void {
+    const { random } = this.#options;
+    const alive = this.alive;
+    if (alive.length === 0) return;
+    const member = this.#members.get(random.pick(alive))!;
+    this.operations += 1;
+    const kind = random.below(10);
+    if (kind < 3) this.#increment(member, random.pick(COUNTERS), BigInt(random.below(20) - 5));
+    else this.#submit(member, kind < 5 ? this.#register(random) : kind < 8 ? this.#set(random) : this.#mixed(random));
+  }
+
+  #increment(member: Member, key: ByteString, by: bigint): void {
+    this.#submit(member, { needs: [{ key, value: true }], run: (tx) => tx.increment(key, by) }, (fate) => {
+      const sums = fate === 'acknowledged' ? this.#acknowledged : fate === 'unknown' ? this.#unknown : null;
+      // What isn't known may count either way: only its size bounds the answer.
+      const size = fate === 'unknown' && by < 0n ? -by : by;
+      sums?.set(key, (sums.get(key) ?? 0n) + size);
+    });
+  }
+
+  #register(random: Random): Operation<unknown> {
+    const key = random.pick(REGISTERS);
+    const value = utf8(`v${this.operations}-${'x'.repeat(random.below(300))}`);
+    if (random.chance(20)) return { needs: [{ key }], run: (tx) => tx.delete(key) };
+    return { needs: [{ key }], run: (tx) => tx.set(key, value, 'clear') };
+  }
+
+  #set(random: Random): Operation<unknown> {
+    const key = random.pick(SETS);
+    const members = random.some(MEMBERS, 3);
+    if (random.chance(8)) return { needs: [{ key }], run: (tx) => tx.delete(key) };
+    if (random.chance(40)) return { needs: [{ key, members }], run: (tx) => tx.remove(key, members) };
+    return { needs: [{ key, members }], run: (tx) => tx.add(key, members) };
+  }
+
+  /** Any operation on keys that change their type, expire, and are touched together. */
+  #mixed(random: Random): Operation<unknown> {
+    const [key, other] = [random.pick(MIXED), random.pick(MIXED)];
+    const members = random.some(MEMBERS, 2);
+    const value = utf8(random.chance(50) ? String(random.below(100)) : `text${this.operations}`);
+    const ttlMs = 1 + random.below(4_000);
+    const needs = [{ key, value: true, members }, { key: other, value: true, members }];
+    const choice = random.below(9);
+    const run = (tx: Transaction): unknown => {
+      switch (choice) {
+        case 0:
+          return tx.set(key, value, 'clear');
+        case 1:
+          return tx.set(key, value, tx.nowMs + ttlMs);
+        case 2:
+          return tx.set(key, value, 'keep');
+        case 3:
+          return tx.add(key, members);
+        case 4:
+          return tx.remove(key, members);
+        case 5:
+          return tx.increment(key, 3n);
+        case 6:
+          return tx.expire(key, random.chance(25) ? null : tx.nowMs + ttlMs);
+        case 7:
+          return tx.delete(key);
+        default:
+          // Two keys as one: never seen half.
+          tx.set(key, value, 'clear');
+          return tx.set(other, value, 'clear');
+      }
+    };
+    return { needs, run };
+  }
+
+  #submit(member: Member, operation: Operation<unknown>, then: (fate: Fate) => void = () => {}): void {
+    let told = false;
+    const tell = (fate: Fate): void => {
+      if (!told) then(fate);
+      told = true;
+    };
+    member.node.engine.submit(operation, (error) => {
+      if (error === null) tell('acknowledged');
+      else {
+        const { code } = error as MeshError;
+        const refused = ['WRONGTYPE', 'NOT_AN_INTEGER', 'OVERFLOW', 'STORE_REFUSED', 'LIMIT'].includes(code);
+        const known = refused || ['STORE_UNAVAILABLE', 'STORE_RESET', 'STOPPED'].includes(code);
+        if (!known) this.#faults.push(`an operation failed with ${code}: ${error.message} ${String(error.cause ?? '')}`);
+        tell(refused ? 'refused' : 'unknown');
+      }
+    });
+  }
+
+  /** Says whether every region is alive, has applied everything, and shows the same digests. */
+  async converged(): Promise<boolean> {
+    if (this.#members.size < this.#options.regions.length) return false;
+    const views = await Promise.all([...this.#members.values()].map((member) => this.#view(member)));
+    return views.every((view) => view === views[0]);
+  }
+
+  async #view(member: Member): Promise<string> {
+    const status = member.node.status();
+    if (status.queue.operations > 0 || status.frames.heldBack > 0) return `busy ${status.region}`;
+    for (const other of this.#members.values()) {
+      const applied = status.peers.find((peer) => peer.replica === other.node.status().replica);
+      if (other !== member && (applied === undefined || applied.behindFrames > 0)) return `behind ${status.region}`;
+    }
+    return String(totalDigest(await member.store.digests()));
+  }
+
+  /** Compares what every region's clients see with what the oracle says. Throws with the first difference. */
+  async check(): Promise<void> {
+    assert.deepEqual(this.#faults, []);
+    for (const member of this.#members.values()) await this.#collectLogs(member);
+    const oracle = this.#join();
+    const now = this.#options.timers.now();
+    let digest = 0;
+    for (const [key, state] of oracle) digest = (digest + keyDigest(key, state)) % 2 ** 48;
+    for (const [region, { store }] of this.#members) {
+      for (const key of KEYS) {
+        const wanted = describe(oracle.get(key) ?? emptyKeyState(), now);
+        assert.deepEqual(await this.#seen(store, key), wanted, `${key} in ${region}`);
+      }
+      assert.equal(totalDigest(await store.digests()), digest, `digest of ${region}`);
+    }
+    for (const key of COUNTERS) {
+      const value = BigInt(String(describe(oracle.get(key) ?? emptyKeyState(), now).value ?? '0'));
+      const [known, unknown] = [this.#acknowledged.get(key) ?? 0n, this.#unknown.get(key) ?? 0n];
+      assert.ok(value >= known - unknown && value <= known + unknown, `${key} is ${value}, acknowledged ${known} ± ${unknown}`);
+    }
+  }
+
+  /** The stored states of the keys whose digests differ between regions, for the message of a failure. */
+  async differences(): Promise<string[]> {
+    const lines: string[] = [];
+    for (const key of KEYS) {
+      const views: string[] = [];
+      for (const [region, { store }] of this.#members) {
+        const slot = (await store.digests()).get(keySlot(key)) ?? 0;
+        const [state] = await readStates(store, [key]);
+        views.push(`${region}: slot ${slot} key ${state === undefined ? 0 : keyDigest(key, state[1])} ${inspect(state?.[1], { depth: 9, breakLength: 1000 })}`);
+      }
+      if (new Set(views.map((view) => view.split(' ')[2])).size > 1) lines.push(`${key}:`, ...views);
+    }
+    return lines;
+  }
+
+  /** Ends every region. */
+  async stop(): Promise<void> {
+    for (const region of this.alive) await this.shutDown(region);
+  }
+
+  async #seen(store: Store, key: ByteString): Promise<Seen> {
+    const [type] = await store.types([key]);
+    if (type === 'string') {
+      const [value] = await store.strings([key]);
+      const [deadline] = await store.deadlines([key]);
+      return { type, value: value as string, members: [], deadline: deadline ?? null };
+    }
+    if (type === 'set') {
+      const members = (await store.members(key)) as ByteString[];
+      const [deadline] = await store.deadlines([key]);
+      return { type, value: null, members: members.sort(), deadline: deadline ?? null };
+    }
+    return NOTHING;
+  }
+
+  #join(): Map<ByteString, KeyState> {
+    const frames = [...this.#frames.values()].sort((a, b) => a.stamp - b.stamp || (a.replica < b.replica ? -1 : 1));
+    const states = new Map<ByteString, KeyState>();
+    for (const frame of frames) {
+      for (const [key, delta] of frame.keys) {
+        let state = states.get(key);
+        if (state === undefined) {
+          state = emptyKeyState();
+          states.set(key, state);
+        }
+        mergeKeyState(state, delta);
+      }
+    }
+    return states;
+  }
+
+  /** Frames are seen as they are sent, and in the logs where a crash came between. */
+  async #collectLogs(member: Member): Promise<void> {
+    for (const { replica } of [...member.node.status().peers, member.node.status()]) {
+      for (let from = 1; ; ) {
+        const frames = await member.store.readFrames(replica, from, 1 << 20).catch(() => []);
+        if (frames.length === 0) break;
+        for (const frame of frames) this.#keep(frame.bytes);
+        from = frames.at(-1)!.number + 1;
+      }
+    }
+  }
+
+  #keep(bytes: Uint8Array): void {
+    const frame = decodeFrame(bytes, MAX_VALUE_BYTES);
+    this.#frames.set(`${frame.replica} ${frame.number}`, frame);
+  }
+
+  #tapped(mesh: Mesh): Mesh {
+    const broadcast = mesh.broadcast.bind(mesh);
+    mesh.broadcast = (bytes) => {
+      if (!isHeartbeat(bytes)) this.#keep(bytes);
+      broadcast(bytes);
+    };
+    return mesh;
+  }
+}
+
+interface Seen {
+  readonly type: string;
+  readonly value: string | null;
+  readonly members: readonly string[];
+  readonly deadline: number | null;
+}
+
+const NOTHING: Seen = { type: 'none', value: null, members: [], deadline: null };
+
+function describe(state: KeyState, nowMs: number): Seen {
+  const type = visibleType(state, nowMs);
+  const deadline = deadlineOf(state.expiry);
+  if (type === 'string') return { type, value: stringValue(state.string!), members: [], deadline };
+  if (type === 'set') return { type, value: null, members: membersOf(state.set!).sort(), deadline };
+  return NOTHING;
+}
