@@ -344,13 +344,11 @@ export class Connection implements Session {
   /** Answers a command that could not even be started; it breaks a MULTI. */
   #refuse(args: ByteString[], error: unknown): void {
     let told = this.#errorReply(error, false);
-    if (this.transaction !== null) {
-      this.transaction.broken = true;
-      if ((args[0] as string).toLowerCase() === 'exec' && error instanceof CommandError) {
-        this.transaction = null;
-        const reason = error.message.replace(/^ERR /, '');
-        told = (out) => out.error(`EXECABORT Transaction discarded because of: ${reason}`);
-      }
+    if (this.transaction !== null) this.transaction.broken = true;
+    if ((args[0] as string).toLowerCase() === 'exec' && error instanceof CommandError) {
+      this.transaction = null;
+      const reason = error.message.replace(/^ERR /, '');
+      told = (out) => out.error(`EXECABORT Transaction discarded because of: ${reason}`);
     }
     this.#reply(told);
   }

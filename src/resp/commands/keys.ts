@@ -10,7 +10,8 @@ import { bulksReply, integerReply, writeInteger } from '../replies.js';
 
 const KEY = [1, 1, 1] as const;
 const KEYS = [1, -1, 1] as const;
-const CURSOR = /^(?:0|[1-9][0-9]{0,19})$/;
+/** As C's strtoull reads it, but for negative numbers. */
+const CURSOR = /^[ \t\n\v\f\r]*(?:\+?0*([0-9]{1,20})|-0+)$/;
 const MAX_CURSOR = 2n ** 64n - 1n;
 /** Types that Valkey has and we don't (yet): SCAN … TYPE finds none of them. */
 const OTHER_TYPES = new Set(['list', 'zset', 'hash', 'stream']);
@@ -25,9 +26,15 @@ interface ScanRequest {
   readonly nothing: boolean;
 }
 
+function parseCursor(text: ByteString): string {
+  const match = CURSOR.exec(text);
+  const cursor = match === null ? null : BigInt(match[1] ?? '0');
+  if (cursor === null || cursor > MAX_CURSOR) throw new CommandError('ERR invalid cursor');
+  return String(cursor);
+}
+
 function parseScan(args: Args): ScanRequest {
-  const cursor = args[1] as string;
-  if (!CURSOR.test(cursor) || BigInt(cursor) > MAX_CURSOR) throw new CommandError('ERR invalid cursor');
+  const cursor = parseCursor(args[1] as ByteString);
   let match: ByteString | undefined;
   let count: number | undefined;
   let type: 'string' | 'set' | undefined;
