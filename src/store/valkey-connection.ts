@@ -4,9 +4,6 @@
  * Requests are sent at once, in the order of the calls, on one connection. When it breaks, a new one is made, and begins a
  * session: the answer says which of the commits that were under way took effect (commit-script.ts). Those are settled, the
  * rest is sent again, in order. A commit that already failed for its caller is never sent again.
- *
- * **Chains.** A commit that is called while others are under way belongs to their chain. When one of a chain fails, so do the
- * later ones: in the server, because their numbers don't follow; here, when they were not sent yet.
  */
 import type { ByteString } from '../../crdts/bytes.js';
 import type { MeshError } from '../../crdts/errors.js';
@@ -21,6 +18,7 @@ import type { Logger } from '../options.js';
 import type { Cancel, Timers } from '../timers.js';
 import type { CommitSender } from './commit-frame.js';
 import { META, META_KEY } from './layout.js';
+import { type Request, RequestQueue } from './request-queue.js';
 import { type StoredIdentity, WRONG_TYPE, type WrongType } from './store.js';
 import { refused } from './valkey-errors.js';
 import { beginSession, DataLostError, type ScriptName, type Session } from './valkey-handshake.js';
@@ -37,22 +35,6 @@ export interface ConnectionOptions {
   readonly answerTimeoutMs: number;
 }
 
-interface Request {
-  /** A command by name, or one of our scripts. */
-  readonly name: string | { readonly script: ScriptName };
-  /** Its arguments, made anew each time it is sent. */
-  readonly args: (sender: CommitSender) => readonly Argument[];
-  /** For commits: which chain. 0: not a commit. */
-  readonly chain: number;
-  readonly wrongTypeAnswers: boolean;
-  readonly calledAt: number;
-  /** Number within the session in which it was sent last; 0 = not sent. Other requests than commits: 1 when sent. */
-  seq: number;
-  state: 'waiting' | 'given up' | 'done';
-  readonly resolve: (reply: Reply | WrongType) => void;
-  readonly reject: (error: Error) => void;
-}
-
 const TICKS = 20;
 const FIRST_RETRY_MS = 20;
 const LAST_RETRY_MS = 1000;
@@ -61,7 +43,7 @@ const LAST_RETRY_MS = 1000;
 export class ValkeyConnection {
   readonly #address: ValkeyAddress;
   readonly #options: ConnectionOptions;
-  readonly #queue: Request[] = [];
+  readonly #queue = new RequestQueue();
   #state: 'new' | 'open' | 'lost' | 'closed' = 'new';
   /** The link that requests go to; null while there is none or it isn't ready. */
   #live: ValkeyLink | null = null;
@@ -74,11 +56,6 @@ export class ValkeyConnection {
   #writer = '' as ByteString;
   #dataset: ByteString | null = null;
   #identity: StoredIdentity | null = null;
-  #nextSeq = 1;
-  #acknowledgedSeq = 0;
-  #chain = 0;
-  #brokenChain = -1;
-  #pendingCommits = 0;
   #retryMs = FIRST_RETRY_MS;
   #retry: Cancel | null = null;
   /** Time as the number of ticks seen: a process that stood still doesn't take its own pause for the server's. */
@@ -95,7 +72,7 @@ export class ValkeyConnection {
   async open(): Promise<Session> {
     if (this.#state === 'closed') throw new StoppedError();
     this.#dropLink();
-    this.#rejectAll(() => new StoreResetError('the store was opened again'));
+    this.#queue.rejectAll(() => new StoreResetError('the store was opened again'));
     this.#writer = `${META.writerPrefix}${this.#randomName()}` as ByteString;
     this.#sessions = 0;
     this.#currentSession = 0;
@@ -158,10 +135,9 @@ export class ValkeyConnection {
 
   /** Commits: runs a commit script, whose frame is made for the sender that it gets. */
   async commit(script: 'commit' | 'remove', frame: (sender: CommitSender) => Buffer): Promise<void> {
-    if (this.#pendingCommits === 0) this.#chain += 1;
-    if (this.#chain === this.#brokenChain) throw chainFailed();
+    const chain = this.#queue.chain();
     if (this.#identity?.clean) this.#identity = { ...this.#identity, clean: false };
-    await this.#enqueue({ script }, (sender) => [frame(sender)], this.#chain, false);
+    await this.#enqueue({ script }, (sender) => [frame(sender)], chain, false);
   }
 
   /** Stores an identity, and stores it again with each new session. */
@@ -197,7 +173,7 @@ export class ValkeyConnection {
     this.#dropLink();
     this.#ticking?.();
     this.#ticking = null;
-    this.#rejectAll(() => new StoppedError());
+    this.#queue.rejectAll(() => new StoppedError());
   }
 
   #isClosed(): boolean {
@@ -232,8 +208,7 @@ export class ValkeyConnection {
         resolve,
         reject,
       };
-      if (chain > 0) this.#pendingCommits += 1;
-      this.#queue.push(request);
+      this.#queue.add(request);
       this.#startTicking();
       if (this.#live !== null) this.#send(request, this.#live);
     });
@@ -254,7 +229,7 @@ export class ValkeyConnection {
   #send(request: Request, link: ValkeyLink): void {
     const session = this.#session;
     if (session === null || this.#dataset === null) return;
-    request.seq = request.chain > 0 ? this.#nextSeq++ : 1;
+    this.#queue.number(request);
     const { name } = request;
     let reply: Promise<Reply>;
     try {
@@ -269,10 +244,7 @@ export class ValkeyConnection {
           ? link.send(name, args)
           : link.send('EVALSHA', [session.shas[name.script], '0', ...args]);
     } catch (error) {
-      // What could not even be written down was not sent: its number stays free.
-      if (request.chain > 0) this.#nextSeq -= 1;
-      request.seq = 0;
-      this.#settle(request, () => request.reject(error as Error));
+      this.#queue.unsendable(request, error as Error);
       return;
     }
     reply.then(
@@ -289,18 +261,14 @@ export class ValkeyConnection {
 
   #answered(request: Request, reply: Reply): void {
     if (request.chain === 0) {
-      this.#settle(request, () => request.resolve(reply));
+      this.#queue.done(request, reply);
       return;
     }
     const text = bytesOf(reply) ?? '';
     if (text === 'DONE') {
-      this.#acknowledgedSeq = request.seq;
-      this.#settle(request, () => request.resolve(reply));
-    } else if (text.startsWith('STALE')) {
-      this.#breakChain(request);
-      this.#settle(request, () => request.reject(new StaleCommitError(`the store has moved on: ${text}`)));
-    } else if (text === 'GAP' && request.chain === this.#brokenChain) {
-      this.#settle(request, () => request.reject(chainFailed()));
+      this.#queue.done(request, reply);
+    } else if (text.startsWith('STALE') || (text === 'GAP' && this.#queue.isBroken(request))) {
+      this.#queue.failed(request, new StaleCommitError(`the store has moved on: ${text}`));
     } else if (text === 'FENCED') {
       // Only a newer session of this very store can do that; the next one finds out.
       this.#down(this.#live, new Error('another session of this store has begun'));
@@ -313,36 +281,13 @@ export class ValkeyConnection {
     if (error.message.startsWith('NOSCRIPT')) {
       // Someone flushed the scripts. A new session loads them, and sends again what is under way.
       this.#down(this.#live, error);
-      return;
+    } else if (request.wrongTypeAnswers && error.message.startsWith('WRONGTYPE')) {
+      this.#queue.done(request, WRONG_TYPE);
+    } else {
+      this.#queue.failed(request, refused(error, this.#address.label));
+      // After a failover the address may lead to the new primary.
+      if (error.message.startsWith('READONLY')) this.#down(this.#live, error);
     }
-    if (request.wrongTypeAnswers && error.message.startsWith('WRONGTYPE')) {
-      this.#settle(request, () => request.resolve(WRONG_TYPE));
-      return;
-    }
-    if (request.chain > 0 && request.chain === this.#brokenChain) {
-      this.#settle(request, () => request.reject(chainFailed()));
-      return;
-    }
-    if (request.chain > 0) this.#breakChain(request);
-    this.#settle(request, () => request.reject(refused(error, this.#address.label)));
-    // After a failover the address may lead to the new primary.
-    if (error.message.startsWith('READONLY')) this.#down(this.#live, error);
-  }
-
-  #breakChain(request: Request): void {
-    this.#brokenChain = request.chain;
-    this.#nextSeq = request.seq;
-  }
-
-  /** Takes a request out of the queue and tells its caller, unless it was given up before. */
-  #settle(request: Request, tell: () => void): void {
-    const told = request.state === 'given up';
-    request.state = 'done';
-    const at = this.#queue.indexOf(request);
-    if (at >= 0) this.#queue.splice(at, 1);
-    if (told) return;
-    if (request.chain > 0) this.#pendingCommits -= 1;
-    tell();
   }
 
   async #connect(): Promise<Session> {
@@ -363,7 +308,7 @@ export class ValkeyConnection {
         identity: this.#identity,
       });
       if (this.#link !== link || this.#isClosed()) throw new Error('the connection ended');
-      if (this.#currentSession > 0 && session.previousDone < this.#acknowledgedSeq) {
+      if (this.#currentSession > 0 && session.previousDone < this.#queue.acknowledgedSeq) {
         throw new DataLostError('the server has fewer commits than it acknowledged');
       }
       this.#begin(session, link);
@@ -379,29 +324,15 @@ export class ValkeyConnection {
 
   /** Settles what was under way in the last session, then sends the rest. */
   #begin(session: Session, link: ValkeyLink): void {
-    const done = session.previousDone;
-    for (const request of [...this.#queue]) {
-      if (request.chain === 0) {
-        if (request.state === 'given up') this.#settle(request, () => {});
-      } else if (request.seq > 0 && request.seq <= done) {
-        this.#settle(request, () => request.resolve(null));
-      } else if (request.state === 'given up') {
-        this.#brokenChain = request.chain;
-        this.#settle(request, () => {});
-      } else if (request.chain === this.#brokenChain) {
-        this.#settle(request, () => request.reject(chainFailed()));
-      }
-    }
+    const requests = this.#queue.beginSession(session.previousDone);
     this.#session = session;
     this.#currentSession = this.#sessions;
     this.#dataset = session.facts.get(META.dataset) ?? this.#dataset;
-    this.#nextSeq = 1;
-    this.#acknowledgedSeq = 0;
     this.#live = link;
     this.#state = 'open';
     this.#retryMs = FIRST_RETRY_MS;
     this.#problem = '';
-    for (const request of [...this.#queue]) {
+    for (const request of requests) {
       if (this.#live === link && request.state === 'waiting') this.#send(request, link);
     }
   }
@@ -453,12 +384,7 @@ export class ValkeyConnection {
     this.#state = 'lost';
     this.#options.logger.error({ store: this.#address.label }, 'Valkey lost data that it had acknowledged');
     this.#dropLink();
-    this.#rejectAll(() => this.#resetError());
-  }
-
-  #rejectAll(error: () => MeshError): void {
-    for (const request of [...this.#queue]) this.#settle(request, () => request.reject(error()));
-    this.#brokenChain = -1;
+    this.#queue.rejectAll(() => this.#resetError());
   }
 
   #startTicking(): void {
@@ -472,27 +398,8 @@ export class ValkeyConnection {
 
   /** Gives up what waits for too long. */
   #giveUpLate(): void {
-    const late = this.#queue.filter((r) => r.state === 'waiting' && this.#tick - r.calledAt > TICKS);
-    if (late.length === 0) return;
     const live = this.#live;
-    const error = this.#unavailable();
-    for (const request of late) {
-      if (request.state === 'done') continue;
-      if (request.chain > 0 && request.seq > 0) {
-        // Sent, outcome unknown: it stays, for the next session to settle, but its caller waits no longer.
-        request.state = 'given up';
-        this.#pendingCommits -= 1;
-        request.reject(error);
-        continue;
-      }
-      this.#settle(request, () => request.reject(error));
-      if (request.chain === 0) continue;
-      // Never sent, so it failed; and so do those of its chain, which wait behind it.
-      this.#brokenChain = request.chain;
-      for (const other of this.#queue.filter((r) => r.chain === request.chain && r.seq === 0)) {
-        this.#settle(other, () => other.reject(chainFailed()));
-      }
-    }
+    if (!this.#queue.giveUp(this.#tick - TICKS - 1, () => this.#unavailable())) return;
     // A server that doesn't answer on this connection may on another.
     if (live !== null) this.#down(live, new Error(`no answer within ${this.#options.answerTimeoutMs} ms`));
   }
@@ -505,8 +412,4 @@ export class ValkeyConnection {
       { cause },
     );
   }
-}
-
-function chainFailed(): StaleCommitError {
-  return new StaleCommitError('an earlier commit, which this one was built on, failed');
 }

@@ -56,7 +56,7 @@ export class ValkeyLink {
     this.#redis = new Redis({
       host: address.host,
       port: address.port,
-      ...(address.tls ? { tls: { servername: address.host } } : {}),
+      ...(address.tls ? { tls: {} } : {}),
       lazyConnect: true,
       retryStrategy: () => null,
       maxRetriesPerRequest: null,
