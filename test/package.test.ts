@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -129,5 +129,39 @@ describe('The package, packed and installed in an empty folder', () => {
       ...['--base-port', String(await freePorts(2)), '--http-port', String(await freePorts(2)), '--exit'],
     );
     assert.match(story, /all 2 digests are equal/);
+  });
+});
+
+describe('The repository', () => {
+  const tracked = execFileSync('git', ['ls-files'], { cwd: ROOT, encoding: 'utf8' }).trimEnd().split('\n');
+
+  it('has nothing at its top but what belongs there', () => {
+    const allowed = new Set([
+      'src',
+      'crdts',
+      'bench',
+      'test',
+      'package.json',
+      'tsconfig.json',
+      'LICENSE',
+      'README.md',
+      'package-lock.json',
+    ]);
+    const found = new Set(tracked.map((path) => path.split('/')[0]!));
+    assert.deepEqual(
+      [...found].filter((name) => !name.startsWith('.') && !allowed.has(name)),
+      [],
+    );
+  });
+
+  it('names no package registry and no mirror', () => {
+    // The lock file is npm's own and names where each package came from, unless npm was told to omit it.
+    const hosts = /\b(?:registry|mirror|proxy)\.[a-z0-9-]+\.[a-z]+\b|\bdeb\.[a-z]+\.org\b/;
+    for (const path of tracked.filter(
+      (each) => /\.(?:ts|json|md|yml|yaml|sh)$|^\.ci\//.test(each) && each !== 'package-lock.json',
+    )) {
+      const [found] = hosts.exec(readFileSync(join(ROOT, path), 'utf8')) ?? [];
+      assert.equal(found, undefined, `${path} names ${found}`);
+    }
   });
 });
