@@ -1,7 +1,10 @@
 /** The Valkey store: the compliance suite, the memory store as its model, and what can happen to a server and to the way there. */
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { createServer } from 'node:net';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { Redis } from 'ioredis';
 import type { Logger } from '../src/options.js';
 import { MemoryStore } from '../src/store/memory.js';
@@ -306,7 +309,7 @@ describe('the Valkey store, on a bad connection,', () => {
   it('commits each of many overlapping commits once, in order, while the connection keeps breaking', async () => {
     const { proxy, url } = await proxied(shared);
     const store = await opened(url, { answerTimeoutMs: 60_000 });
-    const random = randomFrom(11);
+    const random = randomFrom(Number(process.env.SEED ?? 11));
     const commits: Promise<void>[] = [];
     for (let i = 1; i <= 300; i += 1) {
       const expected = i === 1 ? null : b(`h${i - 1}`);
@@ -569,6 +572,15 @@ describe('the Valkey store, when the server refuses,', () => {
     await assert.rejects(store.open(), { code: 'STORE_UNAVAILABLE' });
     await valkey.kill('SIGCONT');
     await store.open();
+  });
+
+  it('keeps the process alive until a waiting caller has its answer', async () => {
+    const program = fileURLToPath(new URL('./support/store-child.ts', import.meta.url));
+    const valkey = await server();
+    await valkey.kill('SIGKILL');
+    const run = promisify(execFile);
+    const { stdout } = await run(process.execPath, ['--import', 'tsx', program, valkey.url]);
+    assert.equal(stdout, 'STORE_UNAVAILABLE\n');
   });
 
   it('says so when the server is too old, or something else', async () => {

@@ -61,6 +61,7 @@ export class ValkeyConnection {
   /** Time as the number of ticks seen: a process that stood still doesn't take its own pause for the server's. */
   #tick = 0;
   #ticking: Cancel | null = null;
+  #keeping: (() => void) | null = null;
   #problem = '';
 
   constructor(address: ValkeyAddress, options: ConnectionOptions) {
@@ -81,6 +82,7 @@ export class ValkeyConnection {
     this.#state = 'new';
     const { timers, answerTimeoutMs } = this.#options;
     let late = false;
+    const release = keepProcess();
     const cancel = timers.after(answerTimeoutMs, () => {
       late = true;
       this.#link?.close();
@@ -101,6 +103,7 @@ export class ValkeyConnection {
       }
     } finally {
       cancel();
+      release();
     }
   }
 
@@ -173,6 +176,7 @@ export class ValkeyConnection {
     this.#dropLink();
     this.#ticking?.();
     this.#ticking = null;
+    this.#stopKeeping();
     this.#queue.rejectAll(() => new StoppedError());
   }
 
@@ -388,12 +392,19 @@ export class ValkeyConnection {
   }
 
   #startTicking(): void {
+    this.#keeping ??= keepProcess();
     this.#ticking ??= this.#options.timers.after(this.#options.answerTimeoutMs / TICKS, () => {
       this.#ticking = null;
       this.#tick += 1;
       this.#giveUpLate();
       if (this.#queue.length > 0) this.#startTicking();
+      else this.#stopKeeping();
     });
+  }
+
+  #stopKeeping(): void {
+    this.#keeping?.();
+    this.#keeping = null;
   }
 
   /** Gives up what waits for too long. */
@@ -412,4 +423,10 @@ export class ValkeyConnection {
       { cause },
     );
   }
+}
+
+/** Keeps the process alive until it is released: while a caller waits and there is no connection, nothing else may do so. */
+function keepProcess(): () => void {
+  const handle = setInterval(() => {}, 2 ** 30);
+  return () => clearInterval(handle);
 }
