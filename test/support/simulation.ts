@@ -8,9 +8,9 @@
 import assert from 'node:assert/strict';
 import { inspect } from 'node:util';
 import { type ByteString, utf8 } from '../../crdts/bytes.js';
+import { keyDigest } from '../../crdts/digest.js';
 import { deadlineOf } from '../../crdts/expiry.js';
 import { emptyKeyState, type KeyState, mergeKeyState, visibleType } from '../../crdts/key-state.js';
-import { keyDigest } from '../../crdts/digest.js';
 import { membersOf } from '../../crdts/or-set.js';
 import { stringValue } from '../../crdts/string-key.js';
 import type { MeshError } from '../../src/errors.js';
@@ -37,6 +37,8 @@ export interface SimulationOptions {
   readonly random: Random;
   /** Opens the store of a region: the same data again after a crash. */
   readonly openStore: (region: string) => Store;
+  /** Draws the life of an expiring key, in milliseconds. Default: up to 4 s. */
+  readonly drawTtlMs?: (random: Random) => number;
   /** More options for the nodes. */
   readonly node?: Partial<NodeOptions>;
 }
@@ -133,7 +135,11 @@ export class Simulation {
     this.operations += 1;
     const kind = random.below(10);
     if (kind < 3) this.#increment(member, random.pick(COUNTERS), BigInt(random.below(20) - 5));
-    else this.#submit(member, kind < 5 ? this.#register(random) : kind < 8 ? this.#set(random) : this.#mixed(random));
+    else
+      this.#submit(
+        member,
+        kind < 5 ? this.#register(random) : kind < 8 ? this.#set(random) : this.#mixed(random),
+      );
   }
 
   #increment(member: Member, key: ByteString, by: bigint): void {
@@ -165,8 +171,11 @@ export class Simulation {
     const [key, other] = [random.pick(MIXED), random.pick(MIXED)];
     const members = random.some(MEMBERS, 2);
     const value = utf8(random.chance(50) ? String(random.below(100)) : `text${this.operations}`);
-    const ttlMs = 1 + random.below(4_000);
-    const needs = [{ key, value: true, members }, { key: other, value: true, members }];
+    const ttlMs = this.#options.drawTtlMs?.(random) ?? 1 + random.below(4_000);
+    const needs = [
+      { key, value: true, members },
+      { key: other, value: true, members },
+    ];
     const choice = random.below(9);
     const run = (tx: Transaction): unknown => {
       switch (choice) {
@@ -207,7 +216,10 @@ export class Simulation {
         const { code } = error as MeshError;
         const refused = ['WRONGTYPE', 'NOT_AN_INTEGER', 'OVERFLOW', 'STORE_REFUSED', 'LIMIT'].includes(code);
         const known = refused || ['STORE_UNAVAILABLE', 'STORE_RESET', 'STOPPED'].includes(code);
-        if (!known) this.#faults.push(`an operation failed with ${code}: ${error.message} ${String(error.cause ?? '')}`);
+        if (!known)
+          this.#faults.push(
+            `an operation failed with ${code}: ${error.message} ${String(error.cause ?? '')}`,
+          );
         tell(refused ? 'refused' : 'unknown');
       }
     });
@@ -225,7 +237,8 @@ export class Simulation {
     if (status.queue.operations > 0 || status.frames.heldBack > 0) return `busy ${status.region}`;
     for (const other of this.#members.values()) {
       const applied = status.peers.find((peer) => peer.replica === other.node.status().replica);
-      if (other !== member && (applied === undefined || applied.behindFrames > 0)) return `behind ${status.region}`;
+      if (other !== member && (applied === undefined || applied.behindFrames > 0))
+        return `behind ${status.region}`;
     }
     return String(totalDigest(await member.store.digests()));
   }
@@ -248,7 +261,10 @@ export class Simulation {
     for (const key of COUNTERS) {
       const value = BigInt(String(describe(oracle.get(key) ?? emptyKeyState(), now).value ?? '0'));
       const [known, unknown] = [this.#acknowledged.get(key) ?? 0n, this.#unknown.get(key) ?? 0n];
-      assert.ok(value >= known - unknown && value <= known + unknown, `${key} is ${value}, acknowledged ${known} ± ${unknown}`);
+      assert.ok(
+        value >= known - unknown && value <= known + unknown,
+        `${key} is ${value}, acknowledged ${known} ± ${unknown}`,
+      );
     }
   }
 
@@ -260,7 +276,9 @@ export class Simulation {
       for (const [region, { store }] of this.#members) {
         const slot = (await store.digests()).get(keySlot(key)) ?? 0;
         const [state] = await readStates(store, [key]);
-        views.push(`${region}: slot ${slot} key ${state === undefined ? 0 : keyDigest(key, state[1])} ${inspect(state?.[1], { depth: 9, breakLength: 1000 })}`);
+        views.push(
+          `${region}: slot ${slot} key ${state === undefined ? 0 : keyDigest(key, state[1])} ${inspect(state?.[1], { depth: 9, breakLength: 1000 })}`,
+        );
       }
       if (new Set(views.map((view) => view.split(' ')[2])).size > 1) lines.push(`${key}:`, ...views);
     }
@@ -288,7 +306,9 @@ export class Simulation {
   }
 
   #join(): Map<ByteString, KeyState> {
-    const frames = [...this.#frames.values()].sort((a, b) => a.stamp - b.stamp || (a.replica < b.replica ? -1 : 1));
+    const frames = [...this.#frames.values()].sort(
+      (a, b) => a.stamp - b.stamp || (a.replica < b.replica ? -1 : 1),
+    );
     const states = new Map<ByteString, KeyState>();
     for (const frame of frames) {
       for (const [key, delta] of frame.keys) {
