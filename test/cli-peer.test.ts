@@ -226,3 +226,62 @@ describe('Two peers on two Valkeys', () => {
     assert.equal((await second.end()).code, 0);
   });
 });
+
+describe('A peer whose Valkey goes away', () => {
+  let valkey: LaunchedValkey;
+  before(async () => {
+    valkey = await launchValkey({ appendonly: true });
+  });
+  after(() => valkey.stop());
+
+  it('says so, refuses writes, and serves again when it is back', async () => {
+    const peer = new CliProcess([
+      ...['peer', '--region', 'eu', '--store', valkey.url, ...ANY_RESP, '--http', '127.0.0.1:0'],
+    ]);
+    const { resp, http } = await peer.ready();
+    const readiness = async () => {
+      const answer = await fetch(`http://127.0.0.1:${http!.port}/readyz`);
+      return { code: answer.status, ...((await answer.json()) as { reason?: string }) };
+    };
+    await withClient(resp.port, async (client) => {
+      assert.equal(await client.set('k', 'v'), 'OK');
+      await valkey.kill('SIGKILL');
+      await assert.rejects(client.set('k', 'w'), /^Error \[ReplyError\]|^ReplyError/);
+      await waitFor(async () => (await readiness()).code === 503, {
+        deadlineMs: 60_000,
+        what: '503 of /readyz',
+      });
+      assert.equal((await readiness()).reason, "the node can't reach its store");
+      assert.equal((await fetch(`http://127.0.0.1:${http!.port}/healthz`)).status, 200);
+      await valkey.restart();
+      await waitFor(async () => (await readiness()).code === 200, {
+        deadlineMs: 60_000,
+        what: '200 of /readyz',
+      });
+      assert.equal(await client.set('k', 'x'), 'OK');
+    });
+    assert.equal(await withClient(valkey.port, (client) => client.get('k')), 'x');
+    assert.deepEqual(await peer.end(), { code: 0, signal: null });
+  });
+
+  it('ends at once on a second signal, when it can’t stop in order', async () => {
+    const peer = new CliProcess(['peer', '--region', 'eu', '--store', valkey.url, ...ANY_RESP]);
+    const { resp } = await peer.ready();
+    await valkey.kill('SIGSTOP');
+    try {
+      const stuck = withClient(resp.port, (client) => client.set('k', 'never')).catch(() => {});
+      peer.child.kill('SIGTERM');
+      await peer.says(/"msg":"stopping"/);
+      let ended = false;
+      void peer.ended.then(() => {
+        ended = true;
+      });
+      // Signals that come close together count as one, so it is asked again until it is heard.
+      await waitFor(() => !peer.child.kill('SIGTERM') || ended, { what: 'the end of the peer' });
+      assert.deepEqual(await peer.ended, { code: 143, signal: null });
+      await stuck;
+    } finally {
+      await valkey.kill('SIGCONT');
+    }
+  });
+});
