@@ -44,7 +44,7 @@ export function cString(value: string, maxLength = Number.POSITIVE_INFINITY): st
   return length === value.length ? value : value.slice(0, length);
 }
 
-const STORE_PREFIX = /^(OOM|READONLY|MISCONF|NOREPLICAS|NOPERM) /;
+const STORE_PREFIX = /^(ERR|OOM|READONLY|MISCONF|NOREPLICAS|NOPERM) /;
 
 /** Gives the reply line (without `-`) for an error; null when it is unexpected, so that the caller logs it. */
 export function describeError(error: unknown, wrote: boolean): string | null {

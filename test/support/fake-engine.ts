@@ -279,6 +279,7 @@ class FakeTransaction implements Transaction {
 
   expire(key: ByteString, deadlineMs: number | null): boolean {
     const entry = this.#entry(key);
+    if (this.#needs.get(key)?.value !== true) throw new InvariantError('the value is not needed');
     if (entry === undefined) return false;
     if (deadlineMs !== null && deadlineMs <= this.nowMs) return this.delete(key);
     entry.deadlineMs = deadlineMs;

@@ -196,7 +196,8 @@ class CommandSource {
         other(
           'errors only',
           'SCAN',
-          this.#number(),
+          // Cursors that no scan has given are the store's business.
+          this.#pick(['0', '1', '-1', 'abc', '', '+1', '01', ' 1', '-0', '1.5']),
           ...this.#pick([['COUNT', this.#number()], ['MATCH'], ['TYPE', 'foo'], ['foo', 'bar']]),
         ),
       () => exact('PING', ...this.#pick([[], ['hi'], ['a', 'b']])),

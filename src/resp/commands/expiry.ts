@@ -58,7 +58,8 @@ function expire(name: string, unit: TimeUnit, summary: string): Command {
       // So that nonsense is refused without an operation.
       deadlineOf(time, unit, engine.now(), name, true);
       return call(
-        [{ key }],
+        // The new deadline travels with the value, which may have expired elsewhere by the old one.
+        [{ key, value: true }],
         (tx) => {
           const deadline = deadlineOf(time, unit, tx.nowMs, name, true);
           const current = tx.deadline(key);
@@ -136,7 +137,7 @@ export const expiryCommands: readonly Command[] = [
     plan: (args) => {
       const key = keyOf(args);
       return call(
-        [{ key }],
+        [{ key, value: true }],
         (tx) => typeof tx.deadline(key) === 'number' && tx.expire(key, null),
         writeBoolean,
       );
