@@ -16,10 +16,10 @@ import { asArray, type WireReader, type WireWriter } from './wire.js';
 /** Says that a register has a value whose bytes were left in the store: merging doesn't need them. */
 export const UNLOADED: unique symbol = Symbol('unloaded value');
 
-/** A register's state: the winning write. */
 /** Stands for the bytes where the sender hasn't got them either: the key expired in its store, or was evicted. */
 const UNLOADED_ON_WIRE = 0;
 
+/** A register's state: the winning write. */
 export interface Register {
   /** 0 = never written. */
   stamp: Stamp;
@@ -86,7 +86,8 @@ export const registerType: DataType<Register, RegisterOp> = {
     return {
       stamp: reader.stamp(parts[0]),
       replica: reader.replica(parts[1]),
-      value: parts[2] === null ? null : parts[2] === UNLOADED_ON_WIRE ? UNLOADED : reader.bytes(parts[2]),
+      value:
+        parts[2] === null ? null : Object.is(parts[2], UNLOADED_ON_WIRE) ? UNLOADED : reader.bytes(parts[2]),
     };
   },
 };

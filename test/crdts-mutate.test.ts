@@ -26,6 +26,8 @@ import {
   stringType,
   stringValue,
   UNLOADED,
+  WireReader,
+  WireWriter,
 } from '../crdts/index.js';
 import { commandDelta, keySubject } from './support/crdt-keys.js';
 
@@ -140,6 +142,22 @@ test('a write that comes again with its bytes fills in those that were not loade
   const register = { ...known, value: UNLOADED as typeof known.value };
   assert.equal(registerType.merge(register, known), false);
   assert.equal(registerValue(register), '1');
+});
+
+test('a write whose bytes nobody has travels, and never takes the place of one with bytes', () => {
+  const known = stringOf('1').register;
+  const lost = { ...known, value: UNLOADED as typeof known.value };
+  const writer = new WireWriter(5);
+  const wire = registerType.toWire(lost, writer);
+  assert.deepEqual(registerType.fromWire(wire, new WireReader(5, writer.replicas, 9)), lost);
+  for (const order of [
+    [known, lost],
+    [lost, known],
+  ]) {
+    const state = registerType.empty();
+    for (const delta of order) registerType.merge(state, delta);
+    assert.equal(registerValue(state), '1');
+  }
 });
 
 test('a delta put onto another that says nothing of the set does not claim to know the whole set', () => {

@@ -12,6 +12,7 @@ import {
   isSetLive,
   membersOf,
   mergeKeyState,
+  type SetOp,
   type SetState,
   setType,
 } from '../crdts/index.js';
@@ -105,4 +106,22 @@ test('key: a delta that its set refuses changes nothing of the key', () => {
   const before = keySubject.encode(state);
   assert.throws(() => mergeKeyState(state, delta), InvariantError);
   assert.equal(keySubject.encode(state), before);
+});
+
+test('set: a delta speaks only of what it replaces, however many replicas and members there are', () => {
+  const state = setType.empty();
+  for (let i = 0; i < 50; i += 1) {
+    const members = [`m${i}`, 'shared'] as ByteString[];
+    setType.merge(state, setType.mutate(state, { op: 'add', members }, { replica: `r${i}`, stamp: i + 1 }));
+  }
+  const site = { replica: 'A', stamp: 100 };
+  const context = (op: SetOp) => [...setType.mutate(state, op, site).context].sort();
+  assert.deepEqual(context({ op: 'add', members: ['new' as ByteString] }), [['A', 100]]);
+  assert.deepEqual(context({ op: 'add', members: ['m7' as ByteString] }), [
+    ['A', 100],
+    ['r7', 8],
+  ]);
+  assert.deepEqual(context({ op: 'remove', members: ['m7' as ByteString] }), [['r7', 8]]);
+  assert.deepEqual(context({ op: 'remove', members: ['absent' as ByteString] }), []);
+  assert.equal(context({ op: 'clear' }).length, 50);
 });

@@ -32,6 +32,8 @@ const malformed: readonly [string, Form, unknown][] = [
   ['replica not whole', registerType, [0, 0.5, 'v']],
   ['replica by name', registerType, [0, 'a', 'v']],
   ['no value', registerType, [0, 0, undefined]],
+  ['bytes that nobody has, by a negative zero', registerType, [0, 0, -0]],
+  ['a number for a value', registerType, [0, 0, 1]],
   ['value is text', registerType, [0, 0, 'é']],
   ['ASCII as an array', registerType, [0, 0, Uint8Array.of(97)]],
   ['empty bytes as an array', registerType, [0, 0, Uint8Array.of()]],
