@@ -13,6 +13,9 @@ import {
   type KeyState,
   keyDigest,
   memberDigest,
+  type StringOp,
+  stringType,
+  stringValue,
   subtractDigests,
 } from '../crdts/index.js';
 import { anySteps, type Entry, play } from './support/crdt-history.js';
@@ -130,6 +133,22 @@ test('sees every difference of live data', () => {
     memberDigest('ab' as ByteString, 'c' as ByteString, [site('A', 5)]),
     memberDigest('a' as ByteString, 'bc' as ByteString, [site('A', 5)]),
   );
+});
+
+test('sees a reset that cancels a part of a count', () => {
+  const state = stringType.empty();
+  const write = (op: StringOp, stamp: number) => {
+    const delta = stringType.mutate(state, op, { replica: 'A', stamp });
+    stringType.merge(state, delta);
+    return delta;
+  };
+  write({ op: 'add', by: 1 }, 5);
+  const reset = stringType.mutate(state, { op: 'delete' }, { replica: 'B', stamp: 6 });
+  write({ op: 'add', by: 1 }, 7);
+  const before = keyDigest(KEY, { ...emptyKeyState(), string: state });
+  stringType.merge(state, reset);
+  assert.equal(stringValue(state), '1');
+  assert.notEqual(keyDigest(KEY, { ...emptyKeyState(), string: state }), before);
 });
 
 test('adds and subtracts within 48 bits', () => {

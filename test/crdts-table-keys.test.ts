@@ -103,6 +103,17 @@ test('row 25: of two concurrent types the later one is visible everywhere, and D
   }
 });
 
+test('row 25: a string that was only counted is as old as its youngest count', () => {
+  for (const countLast of [true, false]) {
+    const { w, a, b } = two();
+    if (!countLast) a.incr(1);
+    b.sadd('m');
+    if (countLast) a.incr(1);
+    w.sync();
+    for (const region of w.regions) assert.equal(region.type(), countLast ? 'string' : 'set');
+  }
+});
+
 test('row 25: a SET ends a conflict of types', () => {
   const { w, a, b } = two();
   a.set('v');
