@@ -165,6 +165,17 @@ test('row 27: an expired key is gone everywhere, and what comes after starts ane
   assert.equal(set.w.members(), 'new');
 });
 
+test('row 27: a key is gone from the millisecond of its deadline on', () => {
+  const { w, a } = two();
+  a.set('v');
+  a.expire(1);
+  const deadline = deadlineOf(a.state.expiry)!;
+  w.now = deadline - 1;
+  assert.equal(a.get(), 'v');
+  w.now = deadline;
+  assert.equal(a.get(), null);
+});
+
 test('row 27: two regions that add to an expired set at once get both members and no old one', () => {
   const { w, a, b } = two();
   a.sadd('old');
