@@ -81,7 +81,7 @@ export function memberDigest(key: ByteString, member: ByteString, dots: Dots): n
 /** The digest of everything in a key but the members of its set: string, deadlines. 0 when nothing lives. */
 export function bodyDigest(key: ByteString, state: KeyState): number {
   let sum = 0;
-  const { string, expiry } = state;
+  const { string, expiry, values } = state;
   if (string !== null && isStringLive(string)) {
     if (isPresent(string.register)) {
       begin(1, key);
@@ -98,6 +98,14 @@ export function bodyDigest(key: ByteString, state: KeyState): number {
         hashText(`${p} ${n}`);
         sum = addDigests(sum, finish());
       }
+    }
+  }
+  if (values !== null) {
+    for (const [replica, { stamp }] of values.siblings) {
+      begin(5, key);
+      hashText(replica);
+      hashNumber(stamp);
+      sum = addDigests(sum, finish());
     }
   }
   if (expiry !== null && expiry.siblings.size > 0 && winningType(state) !== 'none') {

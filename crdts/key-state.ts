@@ -10,9 +10,10 @@
  *
  * What merge must answer: nothing of its own; it is the product of the types' joins.
  */
-import { compareDots } from './dot.js';
+import { compareDots, type Dot } from './dot.js';
 import { deadlineOf, type ExpiryState, expiryType } from './expiry.js';
 import { isSetLive, lastSetWrite, type SetState, setType } from './or-set.js';
+import { hasValues, lastValuesWrite, type ValuesState, valuesType } from './policy.js';
 import type { Stamp } from './stamp.js';
 import { isStringLive, lastStringWrite, type StringState, stringType } from './string-key.js';
 
@@ -21,6 +22,8 @@ export interface KeyState {
   touched: Stamp;
   string: StringState | null;
   set: SetState | null;
+  /** The string of a key under a policy other than lww (policy.ts). */
+  values: ValuesState | null;
   expiry: ExpiryState | null;
 }
 
@@ -28,25 +31,45 @@ export interface KeyState {
 export type VisibleType = 'none' | 'string' | 'set';
 
 /** The sub-states by name, each with its data type. A new data type is one more line here and in {@link KeyState}. */
-export const subTypes = { string: stringType, set: setType, expiry: expiryType } as const;
+export const subTypes = { string: stringType, set: setType, values: valuesType, expiry: expiryType } as const;
 
 /** A key that was never written; as a delta, one that says nothing. */
 export function emptyKeyState(): KeyState {
-  return { touched: 0, string: null, set: null, expiry: null };
+  return { touched: 0, string: null, set: null, values: null, expiry: null };
+}
+
+/** The sub-states that can make a key visible. */
+export type PartName = 'string' | 'set' | 'values';
+
+/** The sub-states that live, the one that wins first: the one that was written last. */
+export function liveParts(state: KeyState): PartName[] {
+  const { string, set, values } = state;
+  const parts: { name: PartName; last: Dot }[] = [];
+  if (string !== null && isStringLive(string)) parts.push({ name: 'string', last: lastStringWrite(string) });
+  if (set !== null && isSetLive(set)) parts.push({ name: 'set', last: lastSetWrite(set) });
+  if (values !== null && hasValues(values)) parts.push({ name: 'values', last: lastValuesWrite(values) });
+  if (parts.length > 1) parts.sort((a, b) => compareDots(b.last, a.last));
+  return parts.map((part) => part.name);
+}
+
+/** The sub-state that wins, expired or not. */
+export function winningPart(state: KeyState): PartName | 'none' {
+  const { string, set, values } = state;
+  // The usual key has one: no need to compare.
+  if (set === null && values === null) return string !== null && isStringLive(string) ? 'string' : 'none';
+  if (string === null && values === null) return set !== null && isSetLive(set) ? 'set' : 'none';
+  return liveParts(state)[0] ?? 'none';
 }
 
 /** The type that wins, expired or not. */
 export function winningType(state: KeyState): VisibleType {
-  const string = state.string !== null && isStringLive(state.string);
-  const set = state.set !== null && isSetLive(state.set);
-  if (string && set)
-    return compareDots(lastStringWrite(state.string!), lastSetWrite(state.set!)) > 0 ? 'string' : 'set';
-  return string ? 'string' : set ? 'set' : 'none';
+  const part = winningPart(state);
+  return part === 'values' ? 'string' : part;
 }
 
 /** Says whether two types live side by side: a conflict that the next DEL or SET ends. */
 export function hasHiddenType(state: KeyState): boolean {
-  return state.string !== null && isStringLive(state.string) && state.set !== null && isSetLive(state.set);
+  return liveParts(state).length > 1;
 }
 
 /** Says whether the key's deadline has come, at a Unix time in milliseconds. */
@@ -83,6 +106,13 @@ export function mergeKeyState(into: KeyState, delta: KeyState): boolean {
       grew = true;
     }
   }
+  if (delta.values !== null) {
+    const values = into.values ?? valuesType.empty();
+    if (valuesType.merge(values, delta.values)) {
+      into.values = values;
+      grew = true;
+    }
+  }
   if (delta.expiry !== null) {
     const expiry = into.expiry ?? expiryType.empty();
     if (expiryType.merge(expiry, delta.expiry)) {
@@ -108,6 +138,8 @@ export function appendKeyDelta(into: KeyState, next: KeyState): void {
   // The bottom of sets is whole: starting from it, a delta that names some members would deny all others.
   if (into.set === null) into.set = next.set && setType.clone(next.set);
   else if (next.set !== null) setType.merge(into.set, next.set);
+  if (into.values === null) into.values = next.values && valuesType.clone(next.values);
+  else if (next.values !== null) valuesType.merge(into.values, next.values);
   if (into.expiry === null) into.expiry = next.expiry && expiryType.clone(next.expiry);
   else if (next.expiry !== null) expiryType.merge(into.expiry, next.expiry);
 }
@@ -118,6 +150,7 @@ export function cloneKeyState(state: KeyState): KeyState {
     touched: state.touched,
     string: state.string && stringType.clone(state.string),
     set: state.set && setType.clone(state.set),
+    values: state.values && valuesType.clone(state.values),
     expiry: state.expiry && expiryType.clone(state.expiry),
   };
 }

@@ -6,6 +6,7 @@ import { DecodeError } from './errors.js';
 import { type ExpiryState, expiryType } from './expiry.js';
 import { emptyKeyState, type KeyState } from './key-state.js';
 import { type SetState, setType } from './or-set.js';
+import { type ValuesState, valuesType } from './policy.js';
 import type { Stamp } from './stamp.js';
 import { type StringState, stringType } from './string-key.js';
 import type { WireReader, WireWriter } from './wire.js';
@@ -13,18 +14,21 @@ import type { WireReader, WireWriter } from './wire.js';
 const STRING_TAG = 1;
 const SET_TAG = 2;
 const EXPIRY_TAG = 3;
+const VALUES_TAG = 4;
 
 // A sub-state that is empty says what no sub-state says; one of the two forms had to go.
 const isStringEmpty = (state: StringState) => state.register.stamp === 0 && state.counter === null;
 const isSetEmpty = (state: SetState) => state.context.size === 0 && state.entries.size === 0;
 const isExpiryEmpty = (state: ExpiryState) => state.context.size === 0;
+const isValuesEmpty = (state: ValuesState) => state.context.size === 0;
 
 /** Appends a key's sub-states to a wire form, but for empty ones. */
 export function writeKeyState(state: KeyState, writer: WireWriter, out: unknown[]): void {
-  const { string, set, expiry } = state;
+  const { string, set, expiry, values } = state;
   if (string !== null && !isStringEmpty(string)) out.push(STRING_TAG, stringType.toWire(string, writer));
   if (set !== null && !isSetEmpty(set)) out.push(SET_TAG, setType.toWire(set, writer));
   if (expiry !== null && !isExpiryEmpty(expiry)) out.push(EXPIRY_TAG, expiryType.toWire(expiry, writer));
+  if (values !== null && !isValuesEmpty(values)) out.push(VALUES_TAG, valuesType.toWire(values, writer));
 }
 
 /** Reads what {@link writeKeyState} wrote, from a position on. Throws DecodeError on anything else. */
@@ -46,6 +50,7 @@ export function readKeyState(
     if (tag === STRING_TAG) state.string = required(stringType.fromWire(body, reader), isStringEmpty);
     else if (tag === SET_TAG) state.set = required(setType.fromWire(body, reader), isSetEmpty);
     else if (tag === EXPIRY_TAG) state.expiry = required(expiryType.fromWire(body, reader), isExpiryEmpty);
+    else if (tag === VALUES_TAG) state.values = required(valuesType.fromWire(body, reader), isValuesEmpty);
     else
       throw new DecodeError(
         `unknown data type ${tag}: this node is older than its peer, or the peer is broken`,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { Redis } from 'ioredis';
 import type { ByteString } from '../crdts/bytes.js';
-import { globMatches } from '../src/glob.js';
+import { globMatches } from '../crdts/glob.js';
 import { launchValkey } from '../src/valkey-server/launch.js';
 
 const b = (bytes: string) => bytes as ByteString;

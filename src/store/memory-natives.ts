@@ -1,6 +1,6 @@
 /** Native values in this process: strings and sets with an expiry, as Valkey would hold them, and a SCAN over them. */
 import type { ByteString } from '../../crdts/bytes.js';
-import { globMatches } from '../glob.js';
+import { globMatches } from '../../crdts/glob.js';
 import { type ScanOptions, WRONG_TYPE, type WrongType } from './store.js';
 
 /** One native value. */

@@ -3,6 +3,7 @@
  * and reads are asynchronous, as they are in a node, and can be held back to see what the door does meanwhile.
  */
 import type { ByteString } from '../../crdts/bytes.js';
+import { globMatches } from '../../crdts/glob.js';
 import type { Engine, NodeStatus, PeerStatus } from '../../src/engine.js';
 import {
   InvariantError,
@@ -11,7 +12,6 @@ import {
   OverflowError,
   WrongTypeError,
 } from '../../src/errors.js';
-import { globMatches } from '../../src/glob.js';
 import type {
   ExpiryChange,
   KeyType,

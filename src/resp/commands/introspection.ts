@@ -1,6 +1,6 @@
 /** COMMAND: what the front door knows, told from its own table. */
 import type { ByteString } from '../../../crdts/bytes.js';
-import { globMatches } from '../../glob.js';
+import { globMatches } from '../../../crdts/glob.js';
 import type { Args, Command, Reply } from '../command.js';
 import { type CommandTable, keysOf } from '../dispatch.js';
 import type { ReplyWriter } from '../encoder.js';

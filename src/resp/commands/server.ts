@@ -1,6 +1,6 @@
 /** Commands on the node as a server: CONFIG, INFO, TIME, WAIT, and what is refused for now. */
 import type { ByteString } from '../../../crdts/bytes.js';
-import { globMatches } from '../../glob.js';
+import { globMatches } from '../../../crdts/glob.js';
 import type { Args, Command } from '../command.js';
 import { CommandError } from '../errors.js';
 import { clampToSafe, integerArgument, parseInteger } from '../numbers.js';

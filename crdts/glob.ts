@@ -4,7 +4,7 @@
  * empty value matches the empty pattern and `*`, but no longer run of stars. Bytes are
  * ordered 0–255 in ranges; Valkey orders them as its machine's C does, which may put 128–255 before 0.
  */
-import type { ByteString } from '../crdts/bytes.js';
+import type { ByteString } from './bytes.js';
 
 const STAR = 0x2a;
 const QUESTION = 0x3f;
