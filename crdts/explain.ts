@@ -5,7 +5,7 @@
  * It tells what the state still knows. A value that was overwritten is gone, and so is a write that lost: of it, its context
  * or its counts remain at most.
  */
-import { type ByteString, isAscii, toUint8Array } from './bytes.js';
+import { type ByteString, isAscii, text, toUint8Array } from './bytes.js';
 import { type Counter, counterValue, uncovered } from './counter.js';
 import type { Dot, ReplicaId } from './dot.js';
 import { deadlineOf, type ExpiryState } from './expiry.js';
@@ -16,11 +16,21 @@ import type {
   ExplainedKey,
   ExplainedSet,
   ExplainedString,
+  ExplainedValues,
   Readable,
 } from './explanation.js';
 import { formatInteger, type Integer, parseInt64 } from './integer.js';
-import { isExpired, type KeyState, type VisibleType, visibleType, winningType } from './key-state.js';
+import {
+  isExpired,
+  type KeyState,
+  liveParts,
+  type PartName,
+  type VisibleType,
+  visibleType,
+  winningType,
+} from './key-state.js';
 import { isSetLive, lastSetWrite, type SetState } from './or-set.js';
+import { hasValues, lastValuesWrite, siblingsOf, type ValuesState } from './policy.js';
 import { type Register, UNLOADED } from './register.js';
 import { stampMs } from './stamp.js';
 import { isStringLive, lastStringWrite, type StringState, stringValue } from './string-key.js';
@@ -52,30 +62,57 @@ function decodePrintable(value: ByteString): string | null {
  * @param options.limit the greatest number of set members that are listed. Default: 100
  */
 export function explainKey(state: KeyState, nowMs: number, options: { limit?: number } = {}): ExplainedKey {
-  const string = state.string !== null && isStringLive(state.string);
-  const set = state.set !== null && isSetLive(state.set);
   const type = visibleType(state, nowMs);
-  const hidden = string && set ? (winningType(state) === 'string' ? 'set' : 'string') : null;
+  const [shown, ...hidden] = liveParts(state);
   return {
     type,
     hidden,
-    why: explainType(state, type, hidden, nowMs),
+    why: explainType(state, type, shown, hidden[0], nowMs),
     touched: state.touched === 0 ? null : { stamp: state.touched, time: iso(stampMs(state.touched)) },
     string: state.string && explainString(state.string),
     set: state.set && explainSet(state.set, options.limit ?? 100),
+    values: state.values && explainValues(state.values),
     expiry: state.expiry && explainExpiry(state, state.expiry, nowMs),
   };
 }
 
-function explainType(state: KeyState, type: VisibleType, hidden: string | null, nowMs: number): string {
-  const winning = winningType(state);
-  if (winning === 'none') return 'nothing is there: never written, or removed by all that saw it';
+function explainType(
+  state: KeyState,
+  type: VisibleType,
+  shown: PartName | undefined,
+  hidden: PartName | undefined,
+  nowMs: number,
+): string {
+  if (shown === undefined) return 'nothing is there: never written, or removed by all that saw it';
   if (type === 'none')
-    return `a ${winning} whose deadline passed at ${iso(deadlineOf(state.expiry) ?? nowMs)}`;
-  if (hidden === null) return `a ${type}, and nothing else`;
-  const last = { string: lastStringWrite(state.string!), set: lastSetWrite(state.set!) };
-  const [won, lost] = type === 'string' ? [last.string, last.set] : [last.set, last.string];
-  return `two types were written concurrently: the ${type} by ${name(won)} comes after the ${hidden} by ${name(lost)}; the next DEL clears both`;
+    return `a ${winningType(state)} whose deadline passed at ${iso(deadlineOf(state.expiry) ?? nowMs)}`;
+  if (hidden === undefined) return `a ${type}, and nothing else`;
+  const last = (part: PartName) => name(LAST_WRITE[part](state));
+  return `two types were written concurrently: the ${shown} by ${last(shown)} comes after the ${hidden} by ${last(hidden)}; the next DEL clears both`;
+}
+
+const LAST_WRITE: Record<PartName, (state: KeyState) => Dot> = {
+  string: (state) => lastStringWrite(state.string!),
+  set: (state) => lastSetWrite(state.set!),
+  values: (state) => lastValuesWrite(state.values!),
+};
+
+function explainValues(state: ValuesState): ExplainedValues {
+  const siblings = siblingsOf(state).map(({ value, region, replica, stamp }) => ({
+    ...dotOf({ replica, stamp }),
+    value: readable(value),
+    region: text(region as ByteString),
+  }));
+  return {
+    live: hasValues(state),
+    siblings,
+    why:
+      siblings.length === 0
+        ? 'a DEL observed every write'
+        : siblings.length === 1
+          ? 'one write is in force'
+          : 'written concurrently: the policy of the key chooses when it is read',
+  };
 }
 
 function explainString(state: StringState): ExplainedString {

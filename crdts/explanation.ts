@@ -1,6 +1,6 @@
 /** The form of explanations (explain.ts): plain JSON, stable enough for tools. */
 import type { ReplicaId } from './dot.js';
-import type { VisibleType } from './key-state.js';
+import type { PartName, VisibleType } from './key-state.js';
 import type { Stamp } from './stamp.js';
 
 /**
@@ -67,6 +67,13 @@ export interface ExplainedSet {
   readonly why: string;
 }
 
+/** The writes of a key under a policy other than lww that nothing has replaced, in the order of (stamp, replica). */
+export interface ExplainedValues {
+  readonly live: boolean;
+  readonly siblings: readonly (ExplainedDot & { readonly value: Readable; readonly region: string })[];
+  readonly why: string;
+}
+
 /** A deadline, and who gave it. */
 export interface ExplainedDeadline extends ExplainedDot {
   /** ISO 8601; null = explicitly none. */
@@ -88,12 +95,14 @@ export interface ExplainedExpiry {
 export interface ExplainedKey {
   /** What clients see. */
   readonly type: VisibleType;
-  /** A live type that the visible one hides, until the next DEL or SET; null in the usual case. */
-  readonly hidden: 'string' | 'set' | null;
+  /** Live parts that the visible one hides, until the next DEL or SET, the latest first; empty in the usual case. */
+  readonly hidden: readonly PartName[];
   readonly why: string;
   /** The last frame that was merged into the key; null when none was. */
   readonly touched: { readonly stamp: Stamp; readonly time: string } | null;
   readonly string: ExplainedString | null;
   readonly set: ExplainedSet | null;
+  /** Concurrent writes under a policy other than lww. */
+  readonly values: ExplainedValues | null;
   readonly expiry: ExplainedExpiry | null;
 }

@@ -14,6 +14,7 @@ test('keeps the code and the name of every error', () => {
     StampRangeError: 'STAMP_RANGE',
     ArgumentError: 'ARGUMENT',
     InvariantError: 'INVARIANT',
+    ResolverError: 'RESOLVER',
   } as const;
   for (const [name, code] of Object.entries(pinned)) {
     const Class = exported.get(name) as new (message: string) => crdts.MeshError;

@@ -12,6 +12,7 @@ import {
   stampMs,
   UNLOADED,
   utf8,
+  valuesType,
   visibleType,
 } from '../crdts/index.js';
 import { anySteps, play } from './support/crdt-history.js';
@@ -49,7 +50,7 @@ test('explains an increment beside a SET', () => {
   b.set('10');
   w.sync();
   const { type, hidden, why, string } = explainKey(a.state, w.now);
-  assert.deepEqual([type, hidden, why], ['string', null, 'a string, and nothing else']);
+  assert.deepEqual([type, hidden, why], ['string', [], 'a string, and nothing else']);
   assert.deepEqual(string!.value, { text: '15' });
   assert.equal(string!.winner!.replica, 'B');
   assert.equal(string!.winner!.write, 'set');
@@ -91,7 +92,7 @@ test('explains which of two types is hidden', () => {
   b.sadd('m');
   w.sync();
   const found = explainKey(a.state, w.now);
-  assert.deepEqual([found.type, found.hidden], ['set', 'string']);
+  assert.deepEqual([found.type, found.hidden], ['set', ['string']]);
   assert.match(found.why, /the set by B at .* comes after the string by A at /);
   assert.deepEqual(found.set!.members[0]!.member, { text: 'm' });
   assert.deepEqual(
@@ -99,7 +100,7 @@ test('explains which of two types is hidden', () => {
     ['B'],
   );
   b.del();
-  assert.equal(explainKey(b.state, w.now).hidden, null);
+  assert.deepEqual(explainKey(b.state, w.now).hidden, []);
 });
 
 test('explains deadlines', () => {
@@ -130,8 +131,33 @@ test('explains a key that was never written', () => {
   const found: ExplainedKey = explainKey(emptyKeyState(), 0);
   assert.deepEqual(
     { ...found, why: '' },
-    { type: 'none', hidden: null, why: '', touched: null, string: null, set: null, expiry: null },
+    { type: 'none', hidden: [], why: '', touched: null, string: null, set: null, values: null, expiry: null },
   );
+});
+
+test('explains concurrent values that a policy chooses among', () => {
+  const state = emptyKeyState();
+  state.values = valuesType.empty();
+  for (const [replica, stamp, value] of [
+    ['B', 4096, '7'],
+    ['A', 8192, '5'],
+  ] as const) {
+    const written = { bytes: value as ByteString, region: utf8('Zürich') };
+    valuesType.merge(
+      state.values,
+      valuesType.mutate(valuesType.empty(), { op: 'write', value: written }, { replica, stamp }),
+    );
+  }
+  const found = explainKey(state, 0);
+  assert.deepEqual([found.type, found.hidden], ['string', []]);
+  assert.deepEqual(
+    found.values!.siblings.map(({ replica, value, region }) => [replica, value, region]),
+    [
+      ['B', { text: '7' }, 'Zürich'],
+      ['A', { text: '5' }, 'Zürich'],
+    ],
+  );
+  assert.match(found.values!.why, /policy/);
 });
 
 test('explains what is loaded of a string and of a set', () => {

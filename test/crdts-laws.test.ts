@@ -8,6 +8,7 @@ import {
   registerSubject,
   setSubject,
   stringSubject,
+  valuesSubject,
 } from './support/crdt-subjects.js';
 
 testLaws(registerSubject);
@@ -16,4 +17,5 @@ testLaws(stringSubject);
 testLaws(setSubject);
 testLaws(multiValueSubject);
 testLaws(expirySubject);
+testLaws(valuesSubject);
 testLaws(keySubject);

@@ -8,6 +8,7 @@ import {
   registerType,
   setType,
   stringType,
+  valuesType,
   WireReader,
 } from '../crdts/index.js';
 

@@ -122,6 +122,7 @@ test('refuses a key: tags unknown, twice, out of order or without a body, empty 
   const reader = () => new WireReader(100, ['a'], 1000);
   const forms = [
     [4, []],
+    [5, []],
     [0, []],
     [-1, []],
     [1.5, []],

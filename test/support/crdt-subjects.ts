@@ -11,6 +11,7 @@ import {
   setType,
   stringType,
   stringValue,
+  valuesType,
 } from '../../crdts/index.js';
 import { subjectOf } from './crdt-history.js';
 import { anyValue, MEMBERS, STEPS } from './crdt-keys.js';
@@ -58,4 +59,10 @@ export const multiValueSubject = subjectOf(
 export const expirySubject = subjectOf(expiryType, (_state, random) => {
   if (random.chance(20)) return { op: 'clear' as const };
   return { op: 'write' as const, value: random.chance(25) ? null : random.below(1e9) };
+});
+
+export const valuesSubject = subjectOf(valuesType, (_state, random) => {
+  if (random.chance(20)) return { op: 'clear' as const };
+  const region = random.pick(['eu', 'us'] as ByteString[]);
+  return { op: 'write' as const, value: { bytes: anyValue(random), region } };
 });
