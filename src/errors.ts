@@ -70,3 +70,10 @@ export class StoppedError extends MeshError {
     super('STOPPED', 'this node has been stopped');
   }
 }
+
+/** Thrown when an operation doesn't fit the rule that holds for a key; nothing was changed. */
+export class RuleError extends MeshError {
+  constructor(message: string) {
+    super('RULE', message);
+  }
+}

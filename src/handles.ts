@@ -85,17 +85,20 @@ export class RegisterHandle<F extends Form = 'text'> {
     return bytes === null ? null : fromBytes(bytes, this.#form);
   }
 
-  /** Writes the value, over whatever the key holds; resolves when it is committed in this region's store. */
-  async set(value: Bytes, options: SetOptions = {}): Promise<void> {
+  /**
+   * Writes the value, over whatever the key holds; resolves when it is committed in this region's store. False: the
+   * key's policy is 'fww' and it has a value already.
+   */
+  async set(value: Bytes, options: SetOptions = {}): Promise<boolean> {
     const bytes = toBytes(value, 'value');
     const { ttlMs, keepTtl } = options;
     if (ttlMs !== undefined && !(Number.isSafeInteger(ttlMs) && ttlMs > 0)) {
       throw new ArgumentError('ttlMs must be a whole number of milliseconds above 0');
     }
     if (ttlMs !== undefined && keepTtl === true) throw new ArgumentError('give ttlMs or keepTtl, not both');
-    await run(this.#engine, [{ key: this.#key }], this.#key.length + bytes.length, (tx) => {
-      tx.set(this.#key, bytes, ttlMs !== undefined ? tx.nowMs + ttlMs : keepTtl === true ? 'keep' : 'clear');
-    });
+    return run(this.#engine, [{ key: this.#key }], this.#key.length + bytes.length, (tx) =>
+      tx.set(this.#key, bytes, ttlMs !== undefined ? tx.nowMs + ttlMs : keepTtl === true ? 'keep' : 'clear'),
+    );
   }
 
   /** Removes the key; says whether it was there. */

@@ -9,6 +9,7 @@ import { type CheckedOptions, checkOptions } from './node-options.js';
 import type { NodeOptions } from './options.js';
 import type { Conflict } from './replica/conflicts.js';
 import type { KeyChange } from './replica/key-change.js';
+import { KeyRules } from './replica/key-rules.js';
 import { Replica } from './replica/replica.js';
 import { isIntact, newReplicaId, startReplicaId } from './replica-identity.js';
 import { openStore } from './store/open.js';
@@ -24,9 +25,6 @@ export interface NodeListener {
   onConflict(conflict: Conflict): void;
   onPeer(peerId: string, connected: boolean, region: string): void;
 }
-
-/** Fingerprint of the rules that every key follows unless told otherwise: strings are lww × counter, sets add-wins. */
-const DEFAULT_RULES = 'default';
 
 /** How long stopping waits for what is under way. */
 const STOP_MS = 5_000;
@@ -100,6 +98,7 @@ export class NodeCore implements Engine {
         timers,
         logger,
         maxValueBytes,
+        rules: new KeyRules(options.rules, options.region, logger),
         maxQueuedOperations: options.maxQueuedOperations,
         maxQueuedBytes: options.maxQueuedBytes,
         reportConflicts: true,
@@ -136,7 +135,7 @@ export class NodeCore implements Engine {
       random,
       logger,
       region: options.region,
-      rules: DEFAULT_RULES,
+      rules: options.rules.fingerprint,
       maxValueBytes,
       heartbeatMs: options.heartbeatMs,
       antiEntropyMs: options.antiEntropyMs,

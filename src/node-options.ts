@@ -1,4 +1,5 @@
 /** Checks a node's options and fills in the defaults. */
+import { Rules } from '../crdts/rules.js';
 import { ConfigError } from './errors.js';
 import { type NodeOptions, silentLogger } from './options.js';
 import { systemTimers } from './timers.js';
@@ -26,6 +27,7 @@ export function checkOptions(options: NodeOptions) {
   return {
     ...options,
     store: options.store ?? 'memory',
+    rules: new Rules(options.rules),
     timers: options.timers ?? systemTimers,
     random: options.random ?? Math.random,
     logger: options.logger ?? silentLogger,

@@ -38,8 +38,11 @@ export interface ConflictEvent {
   readonly keyBytes: Uint8Array;
   readonly winner: ConflictWrite;
   readonly loser: ConflictWrite;
-  /** 'later': the winner was written later; 'replica': at the same stamp, the greater replica id wins. */
-  readonly reason: 'later' | 'replica';
+  /**
+   * 'later': the winner was written later. 'replica': at the same stamp, the greater replica id wins. 'policy': the
+   * key's policy chose; both values are kept until a write has seen them.
+   */
+  readonly reason: 'later' | 'replica' | 'policy';
 }
 
 /** A member came or went. */

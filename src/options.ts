@@ -1,5 +1,6 @@
 /** Options of a node: what `createNode` takes, and what the command line and the config file end up as. */
 
+import type { RuleOptions } from '../crdts/rules.js';
 import type { Mesh, PeerId } from './mesh/mesh.js';
 import type { Store } from './store/store.js';
 import type { Timers } from './timers.js';
@@ -20,6 +21,8 @@ export interface NodeOptions {
   readonly region: string;
   /** `'memory'`, a `redis://`, `rediss://`, `valkey://` or `valkeys://` URL of the region's own Valkey, or a store of your own. Default: 'memory'. */
   readonly store?: string | Store;
+  /** Key patterns with their type and policy; the first that matches a key holds. The same on every member. Default: [], any type, last write wins. */
+  readonly rules?: readonly RuleOptions[];
   /** A mesh of your own, instead of the libp2p one that the next six options describe. */
   readonly mesh?: Mesh;
   /** Multiaddrs to listen on. Default: ['/ip4/127.0.0.1/tcp/0']. An empty list listens nowhere. */

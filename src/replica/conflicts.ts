@@ -2,9 +2,11 @@
 import type { ByteString } from '../../crdts/bytes.js';
 import { compareDots, type Dot, type ReplicaId } from '../../crdts/dot.js';
 import type { KeyState } from '../../crdts/key-state.js';
+import { siblingsOf } from '../../crdts/policy.js';
 import { type Register, UNLOADED } from '../../crdts/register.js';
 import { covers, mergeVectors, type VersionVector } from '../../crdts/version-vector.js';
 import type { Frame } from './frame.js';
+import type { KeyRules } from './key-rules.js';
 
 /** One side of a conflict. */
 export interface ConflictSide extends Dot {
@@ -17,8 +19,11 @@ export interface Conflict {
   readonly key: ByteString;
   readonly winner: ConflictSide;
   readonly loser: ConflictSide;
-  /** 'later': the winner's stamp is greater. 'replica': the stamps are equal, the winner's replica id is greater. */
-  readonly reason: 'later' | 'replica';
+  /**
+   * 'later': the winner's stamp is greater. 'replica': the stamps are equal, the winner's replica id is greater.
+   * 'policy': the key's policy chose, and may choose anew when it reads; both values are kept until a write has seen them.
+   */
+  readonly reason: 'later' | 'replica' | 'policy';
 }
 
 /** Follows what each replica had applied when it made its frames, as far as this node knows. */
@@ -65,6 +70,26 @@ export function findConflict(
     loser: side(loser),
     reason: mine.stamp === theirs.stamp ? 'replica' : 'later',
   };
+}
+
+/** Finds the conflict that a frame's value brought to a key whose concurrent writes are kept: call it after the merge. */
+export function findSiblings(
+  key: ByteString,
+  merged: KeyState,
+  delta: KeyState,
+  rules: KeyRules,
+): Conflict | null {
+  const { values } = merged;
+  if (delta.values === null || values === null || values.siblings.size < 2) return null;
+  const sides = siblingsOf(values).map(
+    ({ replica, stamp, value }): ConflictSide => ({ replica, stamp, value }),
+  );
+  const news = sides.find(({ replica, stamp }) => delta.values!.siblings.get(replica)?.stamp === stamp);
+  if (news === undefined) return null;
+  const visible = rules.resolve(key, values);
+  const winner = sides.find(({ value }) => value === visible) ?? sides.at(-1)!;
+  const loser = news !== winner ? news : sides.find((other) => other !== winner)!;
+  return { key, winner, loser, reason: 'policy' };
 }
 
 function side(register: Register): ConflictSide {

@@ -8,8 +8,15 @@ import type { ByteString } from '../../crdts/bytes.js';
 import { addDigests, bodyDigest, memberDigest, subtractDigests } from '../../crdts/digest.js';
 import { compareDots, type Dot } from '../../crdts/dot.js';
 import { type Deadline, deadlineOf } from '../../crdts/expiry.js';
-import { type KeyState, mergeKeyState, type VisibleType, winningType } from '../../crdts/key-state.js';
+import {
+  type KeyState,
+  mergeKeyState,
+  type VisibleType,
+  winningPart,
+  winningType,
+} from '../../crdts/key-state.js';
 import { type Dots, sameDots } from '../../crdts/or-set.js';
+import type { ValuesState } from '../../crdts/policy.js';
 import type { Register } from '../../crdts/register.js';
 import { UNLOADED } from '../../crdts/register.js';
 import { stringValue } from '../../crdts/string-key.js';
@@ -35,14 +42,23 @@ export interface KeyChange {
   grew: boolean;
 }
 
+/** Gives the visible value of a key whose concurrent writes are kept side by side. */
+export type ResolveKey = (key: ByteString, values: ValuesState) => ByteString;
+
 /** The native string, or UNLOADED where the register's bytes aren't known here. */
-function nativeString(state: KeyState): Register['value'] {
-  if (winningType(state) !== 'string') return null;
-  return state.string!.register.value === UNLOADED ? UNLOADED : stringValue(state.string!);
+function nativeString(key: ByteString, state: KeyState, resolve: ResolveKey): Register['value'] {
+  switch (winningPart(state)) {
+    case 'string':
+      return state.string!.register.value === UNLOADED ? UNLOADED : stringValue(state.string!);
+    case 'values':
+      return resolve(key, state.values!);
+    default:
+      return null;
+  }
 }
 
 /** Remembers a record as it is now. */
-export function beginChange(record: KeyRecord): KeyChange {
+export function beginChange(record: KeyRecord, resolve: ResolveKey): KeyChange {
   const { state } = record;
   return {
     record,
@@ -50,7 +66,7 @@ export function beginChange(record: KeyRecord): KeyChange {
     body: bodyDigest(record.key, state),
     membersDigest: record.membersDigest,
     type: winningType(state),
-    value: nativeString(state),
+    value: nativeString(record.key, state, resolve),
     written: { stamp: state.string?.register.stamp ?? 0, replica: state.string?.register.replica ?? '' },
     deadline: deadlineOf(state.expiry),
     nativeMissing: record.nativeMissing,
@@ -64,7 +80,7 @@ export function beginChange(record: KeyRecord): KeyChange {
 export function needsStringValue(record: KeyRecord, delta: KeyState): boolean {
   const { string } = record.state;
   if (string === null || string.register.value !== UNLOADED) return false;
-  return delta.set !== null || (delta.string?.counter?.counts.size ?? 0) > 0;
+  return delta.set !== null || delta.values !== null || (delta.string?.counter?.counts.size ?? 0) > 0;
 }
 
 /** Merges a delta into the record of a change; says whether the key grew. */
@@ -91,7 +107,7 @@ export function mergeChange(change: KeyChange, delta: KeyState): boolean {
  * The write that stores a change. Updates the record: header, digest, and whether the native value is there.
  * `nowMs` is Unix time: a deadline before it may have removed the native value already.
  */
-export function planWrite(change: KeyChange, nowMs: number): KeyWrite {
+export function planWrite(change: KeyChange, nowMs: number, resolve: ResolveKey): KeyWrite {
   const { record, cleared } = change;
   const { key, state } = record;
   const entries: [ByteString, ByteString | null][] = [];
@@ -111,7 +127,7 @@ export function planWrite(change: KeyChange, nowMs: number): KeyWrite {
   record.membersDigest = membersDigest;
   const type = winningType(state);
   const deadline = deadlineOf(state.expiry);
-  const native = nativeWrite(change, type, deadline, nowMs, add, remove);
+  const native = nativeWrite(change, type, deadline, nowMs, add, remove, resolve);
   if (native !== undefined) record.nativeMissing = type === 'string' && native.kind === 'delete';
   const header = encodeHeader(record);
   record.header = header;
@@ -139,6 +155,7 @@ function nativeWrite(
   nowMs: number,
   add: ByteString[],
   remove: ByteString[],
+  resolve: ResolveKey,
 ): NativeWrite | undefined {
   const { record } = change;
   if (type === 'none') return change.type === 'none' ? undefined : { kind: 'delete' };
@@ -149,7 +166,7 @@ function nativeWrite(
       change.deadline !== deadline &&
       change.deadline <= nowMs + NATIVE_CLOCK_SLACK_MS);
   if (type === 'string') {
-    const value = nativeString(record.state);
+    const value = nativeString(record.key, record.state, resolve);
     if (value === null) return undefined;
     if (value === UNLOADED) {
       // Nobody brought the bytes of this write. What is there belongs to an older one.

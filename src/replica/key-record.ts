@@ -8,13 +8,15 @@
  * - 1, [stamp, replica, place] or [stamp, replica, 2, value], counts?: place 0 = deleted, 1 = native, 2 = here
  * - 2, context, size, digest of all members
  * - 3, expiry (crdts/expiry.ts)
+ * - 4, values (crdts/policy.ts)
  * An entry, positional: [replica id, stamp, …].
  */
 import { type ByteString, isAscii } from '../../crdts/bytes.js';
 import { counterType } from '../../crdts/counter.js';
 import { expiryType } from '../../crdts/expiry.js';
-import { emptyKeyState, type KeyState, winningType } from '../../crdts/key-state.js';
+import { emptyKeyState, type KeyState, winningPart } from '../../crdts/key-state.js';
 import type { Dots } from '../../crdts/or-set.js';
+import { valuesType } from '../../crdts/policy.js';
 import { registerType, UNLOADED } from '../../crdts/register.js';
 import { isStamp } from '../../crdts/stamp.js';
 import { asArray, WireReader, WireWriter } from '../../crdts/wire.js';
@@ -25,6 +27,7 @@ import { packBytes, unpackBytes } from './msgpack.js';
 const STRING_TAG = 1;
 const SET_TAG = 2;
 const EXPIRY_TAG = 3;
+const VALUES_TAG = 4;
 const DELETED = 0;
 const NATIVE = 1;
 const HERE = 2;
@@ -57,7 +60,7 @@ export function emptyRecord(key: ByteString): KeyRecord {
 
 /** Says whether the string's bytes stand in the header: the native value is, or may be, something else. */
 function standsInHeader(state: KeyState): boolean {
-  return winningType(state) !== 'string' || (state.string!.counter?.counts.size ?? 0) > 0;
+  return winningPart(state) !== 'string' || (state.string!.counter?.counts.size ?? 0) > 0;
 }
 
 /** Encodes the header of a record. */
@@ -81,6 +84,7 @@ export function encodeHeader(record: KeyRecord): ByteString {
     tags.push(SET_TAG, [writer.vector(state.set.context), state.set.size, record.membersDigest]);
   }
   if (state.expiry !== null) tags.push(EXPIRY_TAG, expiryType.toWire(state.expiry, writer));
+  if (state.values !== null) tags.push(VALUES_TAG, valuesType.toWire(state.values, writer));
   return packBytes([state.touched, writer.replicas, ...tags]);
 }
 
@@ -104,6 +108,7 @@ export function decodeRecord(
     if (parts[i] === STRING_TAG) readString(record, body, reader, loaded.value, asked.value);
     else if (parts[i] === SET_TAG) readSet(record, body, reader);
     else if (parts[i] === EXPIRY_TAG) state.expiry = expiryType.fromWire(body, reader);
+    else if (parts[i] === VALUES_TAG) state.values = valuesType.fromWire(body, reader);
     else throw new DecodeError('a stored header has an unknown sub-state: it was written by a newer release');
   }
   addEntries(record, loaded, asked);

@@ -8,6 +8,7 @@ import type { Commit } from '../store/store.js';
 import { encodeFrame, type Frame } from './frame.js';
 import { type KeyChange, planWrite } from './key-change.js';
 import type { KeyRecord } from './key-record.js';
+import type { KeyRules } from './key-rules.js';
 import type { Operation, Settle } from './operation.js';
 import { BatchTransaction } from './transaction.js';
 
@@ -77,12 +78,20 @@ export function runLocalBatch(
     readonly clock: HybridClock;
     readonly now: () => number;
     readonly maxValueBytes: number;
+    readonly rules: KeyRules;
     /** Stamps of the other replicas' frames that the records include. */
     readonly applied: ReadonlyMap<ReplicaId, Stamp>;
     readonly tell: TellDeps;
   },
 ): LocalBatch {
-  const tx = new BatchTransaction(site.replica, site.clock, site.now, records, site.maxValueBytes);
+  const tx = new BatchTransaction(
+    site.replica,
+    site.clock,
+    site.now,
+    records,
+    site.maxValueBytes,
+    site.rules,
+  );
   for (const item of items) {
     const before = tx.mutations;
     tx.begin();
@@ -115,7 +124,7 @@ export function runLocalBatch(
   const now = site.now();
   const writes = [...tx.changes.values()].map((change) => {
     change.record.state.touched = stamp;
-    return planWrite(change, now);
+    return planWrite(change, now, site.rules.resolve);
   });
   return { frame, commit: { writes, frame }, changes: tx.changes };
 }

@@ -34,8 +34,13 @@ export interface Transaction {
   type(key: ByteString): KeyType;
   /** A string's value, or null when the key is absent. Needs `value`. Throws WrongTypeError for another type. */
   get(key: ByteString): ByteString | null;
-  /** Writes a string over whatever the key holds. */
-  set(key: ByteString, value: ByteString, expiry: ExpiryChange): void;
+  /**
+   * Writes a string over whatever the key holds; says whether it did. False: the key's rule is 'first write wins' and it
+   * has a value. Throws RuleError where the rule says set, NotAnIntegerError where it says counter and this isn't one.
+   */
+  set(key: ByteString, value: ByteString, expiry: ExpiryChange): boolean;
+  /** Throws what {@link set} would throw, and RuleError where it would refuse: for those who write several keys or none. */
+  checkSet(key: ByteString, value: ByteString): void;
   /** Adds to an integer; an absent key counts as 0. Needs `value`. Throws WrongTypeError, NotAnIntegerError or OverflowError. */
   increment(key: ByteString, by: bigint): bigint;
   /** Removes a key of any type; says whether it was there. */

@@ -3,11 +3,12 @@ import type { ByteString } from '../../crdts/bytes.js';
 import type { KeyState } from '../../crdts/key-state.js';
 import { dominates, mergeVectors, type VersionVector } from '../../crdts/version-vector.js';
 import type { AppliedMark, Commit } from '../store/store.js';
-import { type Conflict, findConflict, type Knowledge } from './conflicts.js';
+import { type Conflict, findConflict, findSiblings, type Knowledge } from './conflicts.js';
 import type { Frame } from './frame.js';
 import { beginChange, type KeyChange, mergeChange, needsStringValue, planWrite } from './key-change.js';
 import { type Wants, want } from './key-loader.js';
 import type { KeyRecord } from './key-record.js';
+import type { KeyRules } from './key-rules.js';
 
 /** Something to merge: frames that may be applied now, or whole states, and the marks to raise when it is done. */
 export interface RemoteItem {
@@ -88,6 +89,7 @@ export function runRemoteBatch(
   records: ReadonlyMap<ByteString, KeyRecord>,
   knowledge: Knowledge,
   nowMs: number,
+  rules: KeyRules,
 ): RemoteBatch {
   const changes = new Map<ByteString, KeyChange>();
   const conflicts: Conflict[] = [];
@@ -95,7 +97,7 @@ export function runRemoteBatch(
   const merge = (key: ByteString, delta: KeyState): void => {
     let change = changes.get(key);
     if (change === undefined) {
-      change = beginChange(records.get(key)!);
+      change = beginChange(records.get(key)!, rules.resolve);
       changes.set(key, change);
     }
     mergeChange(change, delta);
@@ -107,6 +109,8 @@ export function runRemoteBatch(
         const conflict = findConflict(key, records.get(key)!.state, delta, frame.replica, knowledge);
         if (conflict !== null) conflicts.push(conflict);
         merge(key, delta);
+        const unresolved = findSiblings(key, records.get(key)!.state, delta, rules);
+        if (unresolved !== null) conflicts.push(unresolved);
       }
       marks.set(frame.replica, { replica: frame.replica, number: frame.number, stamp: frame.stamp });
     }
@@ -116,6 +120,6 @@ export function runRemoteBatch(
     }
   }
   for (const [key, change] of changes) if (!change.grew) changes.delete(key);
-  const writes = [...changes.values()].map((change) => planWrite(change, nowMs));
+  const writes = [...changes.values()].map((change) => planWrite(change, nowMs, rules.resolve));
   return { commit: { writes, applied: [...marks.values()] }, changes, conflicts };
 }

@@ -27,6 +27,7 @@ import { KeyCache } from './key-cache.js';
 import type { KeyChange } from './key-change.js';
 import { loadKeys, type Wants, want } from './key-loader.js';
 import type { KeyRecord } from './key-record.js';
+import type { KeyRules } from './key-rules.js';
 import { type LocalItem, runLocalBatch, SpoiledBatchError, TellDeps } from './local-batch.js';
 import type { Operation, Settle } from './operation.js';
 import { firstWants, type RemoteItem, runRemoteBatch, secondWants } from './remote-batch.js';
@@ -59,6 +60,7 @@ export interface ReplicaOptions {
   readonly logger: Logger;
   readonly events: ReplicaEvents;
   readonly maxValueBytes: number;
+  readonly rules: KeyRules;
   readonly maxQueuedOperations: number;
   readonly maxQueuedBytes: number;
   /** Keep the losing value of each conflict, at the cost of reading it. */
@@ -341,6 +343,7 @@ export class Replica {
       clock: this.#clock,
       now: () => this.#options.timers.now(),
       maxValueBytes: this.#options.maxValueBytes,
+      rules: this.#options.rules,
       applied,
       tell: this.#tell,
     });
@@ -363,6 +366,7 @@ export class Replica {
       records,
       this.#knowledge,
       this.#options.timers.now(),
+      this.#options.rules,
     );
     return {
       local: [],

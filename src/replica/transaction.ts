@@ -8,15 +8,31 @@
 import type { ByteString } from '../../crdts/bytes.js';
 import type { Site } from '../../crdts/dot.js';
 import { type Deadline, deadlineOf, expiryType, MAX_DEADLINE_MS } from '../../crdts/expiry.js';
-import { type Integer, integer } from '../../crdts/integer.js';
-import { appendKeyDelta, emptyKeyState, type KeyState, visibleType } from '../../crdts/key-state.js';
+import { type Integer, integer, parseInt64 } from '../../crdts/integer.js';
+import {
+  appendKeyDelta,
+  emptyKeyState,
+  type KeyState,
+  visibleType,
+  winningPart,
+} from '../../crdts/key-state.js';
 import { hasMember, isSetLive, membersOf, setType } from '../../crdts/or-set.js';
+import { hasValues, valuesType } from '../../crdts/policy.js';
 import { isPresent, registerType, UNLOADED } from '../../crdts/register.js';
+import type { Rule } from '../../crdts/rules.js';
 import { type HybridClock, stampMs } from '../../crdts/stamp.js';
 import { incremented, isStringLive, stringType, stringValue } from '../../crdts/string-key.js';
-import { ArgumentError, InvariantError, LimitError, WrongTypeError } from '../errors.js';
+import {
+  ArgumentError,
+  InvariantError,
+  LimitError,
+  NotAnIntegerError,
+  RuleError,
+  WrongTypeError,
+} from '../errors.js';
 import { beginChange, type KeyChange, mergeChange } from './key-change.js';
 import type { KeyRecord } from './key-record.js';
+import type { KeyRules } from './key-rules.js';
 import type { ExpiryChange, KeyType, Transaction } from './operation.js';
 
 /** One batch's transaction; its operations run on it one after the other, each begun with {@link begin}. */
@@ -32,6 +48,7 @@ export class BatchTransaction implements Transaction {
   readonly #now: () => number;
   readonly #records: ReadonlyMap<ByteString, KeyRecord>;
   readonly #maxValueBytes: number;
+  readonly #rules: KeyRules;
   #site: Site | null = null;
 
   /** @param records the keys that the batch's operations need, loaded */
@@ -41,12 +58,14 @@ export class BatchTransaction implements Transaction {
     now: () => number,
     records: ReadonlyMap<ByteString, KeyRecord>,
     maxValueBytes: number,
+    rules: KeyRules,
   ) {
     this.#replica = replica;
     this.#clock = clock;
     this.#now = now;
     this.#records = records;
     this.#maxValueBytes = maxValueBytes;
+    this.#rules = rules;
   }
 
   /** Starts the next operation. */
@@ -61,40 +80,74 @@ export class BatchTransaction implements Transaction {
 
   get(key: ByteString): ByteString | null {
     const record = this.#record(key);
-    return this.#holds(record, 'string') ? stringValue(record.state.string!) : null;
+    return this.#holds(record, 'string') ? this.#text(record) : null;
   }
 
-  set(key: ByteString, value: ByteString, expiry: ExpiryChange): void {
-    this.#checkSize(value);
+  set(key: ByteString, value: ByteString, expiry: ExpiryChange): boolean {
+    const rule = this.#checkRule(key, value);
     const record = this.#record(key);
     const { state } = record;
+    const exists = this.#type(record) !== 'none';
+    if (exists && rule.firstWriteWins) return false;
     const delta = emptyKeyState();
-    delta.string = stringType.mutate(
-      state.string ?? stringType.empty(),
-      { op: 'write', value },
-      this.#stamp(),
-    );
+    if (rule.compact) {
+      delta.string = stringType.mutate(
+        state.string ?? stringType.empty(),
+        { op: 'write', value },
+        this.#stamp(),
+      );
+      if (state.values !== null && hasValues(state.values)) {
+        delta.values = valuesType.mutate(state.values, { op: 'clear' }, this.#stamp());
+      }
+    } else {
+      const written = { bytes: value, region: this.#rules.region };
+      delta.values = valuesType.mutate(
+        state.values ?? valuesType.empty(),
+        { op: 'write', value: written },
+        this.#stamp(),
+      );
+      if (state.string !== null && isStringLive(state.string)) {
+        delta.string = stringType.mutate(state.string, { op: 'delete' }, this.#stamp());
+      }
+    }
     if (state.set !== null && isSetLive(state.set))
       delta.set = setType.mutate(state.set, { op: 'clear' }, this.#stamp());
-    const keep = expiry === 'keep' && this.#type(record) !== 'none';
     if (typeof expiry === 'number') this.#setDeadline(state, delta, expiry);
-    else if (!keep) this.#clearDeadline(state, delta);
+    else if (expiry === 'clear' || !exists) this.#clearDeadline(state, delta);
     this.#apply(record, delta);
+    return true;
+  }
+
+  checkSet(key: ByteString, value: ByteString): void {
+    const rule = this.#checkRule(key, value);
+    if (rule.firstWriteWins && this.type(key) !== 'none') {
+      throw new RuleError(
+        'the rule for this key says that the first write wins, and it has a value: delete it first',
+      );
+    }
   }
 
   increment(key: ByteString, by: bigint): bigint {
     const record = this.#record(key);
+    const rule = this.#rules.of(key);
+    if (rule.type === 'set') throw new RuleError('the rule for this key says that it holds a set');
+    if (!rule.compact)
+      throw new RuleError(`the rule for this key (${rule.policy}) takes whole values: write it with SET`);
     const exists = this.#holds(record, 'string');
+    if (exists && winningPart(record.state) !== 'string') {
+      throw new RuleError('this key was written under another rule: SET it anew before counting on it');
+    }
     const step = integer(by);
-    const next: Integer = incremented(exists ? stringValue(record.state.string!) : null, step);
-    if (!exists) this.#sweep(record);
-    const delta = emptyKeyState();
-    delta.string = stringType.mutate(
-      record.state.string ?? stringType.empty(),
-      { op: 'add', by: step },
-      this.#stamp(),
-    );
-    this.#apply(record, delta);
+    if (!exists) {
+      const next = incremented(null, step);
+      this.#sweep(record);
+      this.#count(record, step);
+      return BigInt(next);
+    }
+    // Before anything else: the data type knows which values can't be counted on.
+    const delta = stringType.mutate(record.state.string!, { op: 'add', by: step }, this.#stamp());
+    const next: Integer = incremented(stringValue(record.state.string!), step);
+    this.#apply(record, { ...emptyKeyState(), string: delta });
     return BigInt(next);
   }
 
@@ -107,6 +160,9 @@ export class BatchTransaction implements Transaction {
 
   add(key: ByteString, members: readonly ByteString[]): number {
     const record = this.#record(key);
+    const rule = this.#rules.of(key);
+    if (rule.type !== 'any' && rule.type !== 'set')
+      throw new RuleError(`the rule for this key says that it holds a ${rule.type}`);
     const exists = this.#holds(record, 'set');
     for (const member of members) this.#checkSize(member);
     const absent = new Set<ByteString>();
@@ -166,6 +222,29 @@ export class BatchTransaction implements Transaction {
     return true;
   }
 
+  #checkRule(key: ByteString, value: ByteString): Rule {
+    this.#checkSize(value);
+    const rule = this.#rules.of(key);
+    if (rule.type === 'set') throw new RuleError('the rule for this key says that it holds a set');
+    if (rule.type === 'counter' && parseInt64(value) === null) throw new NotAnIntegerError();
+    return rule;
+  }
+
+  #count(record: KeyRecord, step: Integer): void {
+    const state = record.state.string ?? stringType.empty();
+    this.#apply(record, {
+      ...emptyKeyState(),
+      string: stringType.mutate(state, { op: 'add', by: step }, this.#stamp()),
+    });
+  }
+
+  /** The visible string of a key that holds one. */
+  #text(record: KeyRecord): ByteString | null {
+    return winningPart(record.state) === 'values'
+      ? this.#rules.resolve(record.key, record.state.values!)
+      : stringValue(record.state.string!);
+  }
+
   #record(key: ByteString): KeyRecord {
     const record = this.#records.get(key);
     if (record === undefined) throw new InvariantError('an operation touched a key that it did not ask for');
@@ -175,7 +254,7 @@ export class BatchTransaction implements Transaction {
   #type(record: KeyRecord): KeyType {
     // A native value that is gone (expired, evicted, removed past us) is gone for operations too, as it is for reads.
     const type = visibleType(record.state, this.nowMs);
-    return type === 'string' && record.nativeMissing ? 'none' : type;
+    return record.nativeMissing && winningPart(record.state) === 'string' ? 'none' : type;
   }
 
   #holds(record: KeyRecord, wanted: 'string' | 'set'): boolean {
@@ -201,6 +280,10 @@ export class BatchTransaction implements Transaction {
     }
     if (state.set !== null && isSetLive(state.set)) {
       delta.set = setType.mutate(state.set, { op: 'clear' }, this.#stamp());
+      any = true;
+    }
+    if (state.values !== null && hasValues(state.values)) {
+      delta.values = valuesType.mutate(state.values, { op: 'clear' }, this.#stamp());
       any = true;
     }
     if (this.#clearDeadline(state, delta)) any = true;
@@ -235,7 +318,7 @@ export class BatchTransaction implements Transaction {
   #apply(record: KeyRecord, delta: KeyState): void {
     let change = this.changes.get(record.key);
     if (change === undefined) {
-      change = beginChange(record);
+      change = beginChange(record, this.#rules.resolve);
       this.changes.set(record.key, change);
     }
     this.mutations += 1;

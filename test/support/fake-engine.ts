@@ -220,11 +220,14 @@ class FakeTransaction implements Transaction {
     return value;
   }
 
-  set(key: ByteString, value: ByteString, expiry: ExpiryChange): void {
+  checkSet(): void {}
+
+  set(key: ByteString, value: ByteString, expiry: ExpiryChange): boolean {
     const old = this.#entry(key)?.deadlineMs ?? null;
     this.changed = true;
     const deadlineMs = expiry === 'clear' ? null : expiry === 'keep' ? old : expiry;
     this.#engine.entries.set(key, { value, deadlineMs });
+    return true;
   }
 
   increment(key: ByteString, by: bigint): bigint {

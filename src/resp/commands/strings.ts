@@ -1,6 +1,6 @@
 /** String commands. Each write is one operation, so its conditions hold at the moment at which it writes. */
 import type { ByteString } from '../../../crdts/bytes.js';
-import type { Need, Transaction } from '../../replica/operation.js';
+import type { ExpiryChange, Need, Transaction } from '../../replica/operation.js';
 import { type Args, type Call, type Command, call, checkLength, needsOf, typed } from '../command.js';
 import type { ReplyWriter } from '../encoder.js';
 import { wrongArity } from '../errors.js';
@@ -9,7 +9,7 @@ import { integerReply, writeBoolean, writeBulkOrNil, writeInteger, writeOk } fro
 import { parseSetOptions, type SetOptions } from './set-options.js';
 
 /** SET without options: the most frequent write, so it costs no closures. */
-class PlainSet implements Call<undefined> {
+class PlainSet implements Call<boolean> {
   readonly needs: readonly Need[];
   readonly #key: ByteString;
   readonly #value: ByteString;
@@ -20,19 +20,30 @@ class PlainSet implements Call<undefined> {
     this.#value = value;
   }
 
-  run(tx: Transaction): undefined {
-    tx.set(this.#key, this.#value, 'clear');
+  run(tx: Transaction): boolean {
+    return tx.set(this.#key, this.#value, 'clear');
   }
 
-  reply(out: ReplyWriter): void {
-    out.ok();
+  reply(out: ReplyWriter, written: boolean): void {
+    // Under 'first write wins' a later write is refused as with NX.
+    if (written) out.ok();
+    else out.bulkOrNil(null);
   }
+}
+
+/** Writes, or throws where the key's rule refuses. */
+function write(tx: Transaction, key: ByteString, value: ByteString, expiry: ExpiryChange): void {
+  tx.checkSet(key, value);
+  tx.set(key, value, expiry);
 }
 
 /** Writes with a deadline; one that isn't in the future leaves no key. */
 function setUntil(tx: Transaction, key: ByteString, value: ByteString, deadlineMs: number): void {
-  if (deadlineMs > tx.nowMs) tx.set(key, value, deadlineMs);
-  else tx.delete(key);
+  if (deadlineMs > tx.nowMs) write(tx, key, value, deadlineMs);
+  else {
+    tx.checkSet(key, value);
+    tx.delete(key);
+  }
 }
 
 function setWithOptions(
@@ -46,10 +57,10 @@ function setWithOptions(
     (tx) => {
       const deadline = time === null ? null : deadlineOf(time.amount, time.unit, tx.nowMs, 'set');
       const old = get ? tx.get(key) : null;
-      const refused = only !== null && (tx.type(key) === 'none') !== (only === 'NX');
+      let refused = only !== null && (tx.type(key) === 'none') !== (only === 'NX');
       if (!refused) {
-        if (deadline !== null) setUntil(tx, key, value, deadline);
-        else tx.set(key, value, keepTtl ? 'keep' : 'clear');
+        if (deadline !== null && deadline <= tx.nowMs) setUntil(tx, key, value, deadline);
+        else refused = !tx.set(key, value, deadline ?? (keepTtl ? 'keep' : 'clear'));
       }
       return get ? old : !refused;
     },
@@ -176,7 +187,7 @@ export const stringCommands: readonly Command[] = [
         [{ key, value: true }],
         (tx) => {
           const old = tx.get(key);
-          tx.set(key, value, 'clear');
+          write(tx, key, value, 'clear');
           return old;
         },
         writeBulkOrNil,
@@ -271,6 +282,7 @@ export const stringCommands: readonly Command[] = [
           false,
         ),
         (tx) => {
+          for (const [key, value] of pairs) tx.checkSet(key, value);
           for (const [key, value] of pairs) tx.set(key, value, 'clear');
         },
         writeOk,
@@ -294,6 +306,7 @@ export const stringCommands: readonly Command[] = [
         ),
         (tx) => {
           if (pairs.some(([key]) => tx.type(key) !== 'none')) return false;
+          for (const [key, value] of pairs) tx.checkSet(key, value);
           for (const [key, value] of pairs) tx.set(key, value, 'clear');
           return true;
         },
@@ -331,7 +344,7 @@ export const stringCommands: readonly Command[] = [
           const old = tx.get(key) ?? '';
           checkLength(engine, old.length + suffix.length);
           const value = (old + suffix) as ByteString;
-          tx.set(key, value, 'keep');
+          write(tx, key, value, 'keep');
           return value.length;
         },
         writeInteger,
