@@ -74,22 +74,25 @@ export class ResolverError extends MeshError {
 /** The policies that come with the library. */
 export type PolicyName = 'lww' | 'fww' | 'max' | 'min';
 
-/** Says whether a value is a plain decimal number, and which. */
-function numeric(value: string): number | null {
-  return /^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?$/.test(value) && value.length <= 40 ? Number(value) : null;
+/** Says whether a value is a plain decimal number. */
+function isNumeric(value: string): boolean {
+  return value.length <= 40 && /^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?$/.test(value);
 }
 
 /** Orders values: numbers by size (then by bytes), everything else by bytes. Null where a number meets something else. */
 function compareValues(a: ByteString, b: ByteString): number | null {
-  const [left, right] = [numeric(a), numeric(b)];
-  if (left !== null && right !== null) return left - right || compareIntegers(a, b);
-  return left === null && right === null ? compareBytes(a, b) : null;
+  const [left, right] = [isNumeric(a), isNumeric(b)];
+  if (left !== right) return null;
+  return (left ? compareDecimals(a, b) : 0) || compareBytes(a, b);
 }
 
-/** Breaks the tie of numbers that are one as doubles: long integers are told apart exactly. */
-function compareIntegers(a: string, b: string): number {
-  if (a.includes('.') || b.includes('.')) return compareBytes(a, b);
-  const difference = BigInt(a) - BigInt(b);
+/** Compares exactly: with doubles for some pairs and digits for others, three numbers can each be greater than the next. */
+function compareDecimals(a: string, b: string): number {
+  const [wholeA, fractionA = ''] = a.split('.');
+  const [wholeB, fractionB = ''] = b.split('.');
+  const digits = Math.max(fractionA.length, fractionB.length);
+  const difference =
+    BigInt(wholeA + fractionA.padEnd(digits, '0')) - BigInt(wholeB + fractionB.padEnd(digits, '0'));
   return difference === 0n ? 0 : difference < 0n ? -1 : 1;
 }
 
@@ -97,7 +100,7 @@ function compareIntegers(a: string, b: string): number {
 function extreme(siblings: readonly SiblingValue[], sign: 1 | -1): ByteString {
   return siblings.reduce((best, next) => {
     const order = compareValues(next.value, best.value);
-    if (order === null) return numeric(next.value) !== null ? next : best;
+    if (order === null) return isNumeric(next.value) ? next : best;
     return order * sign >= 0 ? next : best;
   }).value;
 }

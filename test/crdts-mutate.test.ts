@@ -1,6 +1,7 @@
 /** Operations that aren't possible are refused before any effect; and what once went wrong stays right. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import {
   ArgumentError,
   appendKeyDelta,
@@ -20,6 +21,7 @@ import {
   OverflowError,
   registerType,
   registerValue,
+  resolvers,
   type SetState,
   type StringState,
   setType,
@@ -30,6 +32,7 @@ import {
   WireWriter,
 } from '../crdts/index.js';
 import { commandDelta, keySubject } from './support/crdt-keys.js';
+import { check, Random } from './support/crdt-runs.js';
 
 const at = (stamp: number, replica = 'A'): Dot => ({ replica, stamp });
 const bytes = (value: string) => value as ByteString;
@@ -205,4 +208,33 @@ test('joins members with thousands of dots each in one pass', () => {
   const seconds = (process.cpuUsage().user - started) / 1e6;
   assert.ok(seconds < 5, `${seconds} s`);
   assert.equal(state.entries.get(bytes('m7'))![3999]!.stamp, 6);
+});
+
+test('max and min order decimal numbers exactly, whatever order they are given in', () => {
+  const number = fc.oneof(
+    fc.constantFrom(
+      '-9007199254740993',
+      '-9007199254740992.5',
+      '-9007199254740992',
+      '9007199254740992.0',
+      '1',
+      '1.0',
+      '-0',
+    ),
+    fc.tuple(fc.bigInt({ min: -(2n ** 60n), max: 2n ** 60n }), fc.nat(99)).map(([n, f]) => `${n}.${f}`),
+    fc.constantFrom('abc', '', '01', '1e9'),
+  );
+  check(
+    300,
+    fc.property(fc.array(number, { minLength: 1, maxLength: 6 }), fc.nat(), (values, seed) => {
+      const resolved = (order: readonly string[], policy: 'max' | 'min') =>
+        resolvers[policy](
+          order.map((value, i) => ({ value: bytes(value), region: '', replica: 'r', stamp: i + 1, atMs: 0 })),
+        );
+      for (const policy of ['max', 'min'] as const) {
+        const chosen = resolved(values, policy);
+        assert.equal(resolved(new Random(seed).shuffle(values), policy), chosen);
+      }
+    }),
+  );
 });

@@ -163,6 +163,22 @@ const malformed: readonly [string, Form, unknown][] = [
     ],
   ],
   [
+    'values without a region',
+    valuesType,
+    [
+      [0, 0],
+      [0, 0, ['v']],
+    ],
+  ],
+  [
+    'a value that is no pair',
+    valuesType,
+    [
+      [0, 0],
+      [0, 0, 'v'],
+    ],
+  ],
+  [
     'deadline in bytes',
     expiryType,
     [
