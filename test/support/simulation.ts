@@ -10,8 +10,16 @@ import { inspect } from 'node:util';
 import { type ByteString, utf8 } from '../../crdts/bytes.js';
 import { keyDigest } from '../../crdts/digest.js';
 import { deadlineOf } from '../../crdts/expiry.js';
-import { emptyKeyState, type KeyState, mergeKeyState, visibleType } from '../../crdts/key-state.js';
+import {
+  emptyKeyState,
+  type KeyState,
+  mergeKeyState,
+  visibleType,
+  winningPart,
+} from '../../crdts/key-state.js';
 import { membersOf } from '../../crdts/or-set.js';
+import { resolve, siblingsOf } from '../../crdts/policy.js';
+import { type RuleOptions, Rules } from '../../crdts/rules.js';
 import { stringValue } from '../../crdts/string-key.js';
 import type { MeshError } from '../../src/errors.js';
 import type { LoopbackNetwork } from '../../src/mesh/loopback.js';
@@ -56,8 +64,26 @@ const COUNTERS = ['n1', 'n2'].map(utf8);
 const REGISTERS = ['r1', 'r2', 'r3'].map(utf8);
 const SETS = ['s1', 's2'].map(utf8);
 const MIXED = ['m1', 'm2'].map(utf8);
-export const KEYS: readonly ByteString[] = [...COUNTERS, ...REGISTERS, ...SETS, ...MIXED];
+/** Keys under a policy: the greatest value, the first one, the longest one. */
+const POLICIES = ['max:1', 'fww:1', 'longest:1'].map(utf8);
+export const KEYS: readonly ByteString[] = [...COUNTERS, ...REGISTERS, ...SETS, ...MIXED, ...POLICIES];
 const MEMBERS = ['a', 'b', 'c', 'd', 'e'].map(utf8);
+
+const RULES: readonly RuleOptions[] = [
+  { pattern: 'max:*', type: 'string', policy: 'max' },
+  { pattern: 'fww:*', type: 'string', policy: 'fww' },
+  {
+    pattern: 'longest:*',
+    type: 'string',
+    policy: {
+      name: 'longest',
+      resolve: (siblings) =>
+        siblings.reduce((best, next) => (next.value.length > best.value.length ? next : best)).value,
+    },
+  },
+];
+
+const rules = new Rules(RULES);
 
 export class Simulation {
   readonly #options: SimulationOptions;
@@ -92,6 +118,7 @@ export class Simulation {
       random: () => random.below(1_000_000) / 1_000_000,
       heartbeatMs: 100,
       antiEntropyMs: 2_000,
+      rules: RULES,
       ...node,
     };
     this.#members.set(region, { node: await createNode(options), mesh, store });
@@ -135,6 +162,7 @@ export class Simulation {
     this.operations += 1;
     const kind = random.below(10);
     if (kind < 3) this.#increment(member, random.pick(COUNTERS), BigInt(random.below(20) - 5));
+    else if (random.chance(20)) this.#submit(member, this.#policy(random));
     else
       this.#submit(
         member,
@@ -149,6 +177,17 @@ export class Simulation {
       const size = fate === 'unknown' && by < 0n ? -by : by;
       sums?.set(key, (sums.get(key) ?? 0n) + size);
     });
+  }
+
+  #policy(random: Random): Operation<unknown> {
+    const key = random.pick(POLICIES);
+    const value = utf8(random.chance(70) ? String(random.below(1_000)) : 'y'.repeat(random.below(10)));
+    const [expires, ttlMs] = [random.chance(20), this.#options.drawTtlMs?.(random) ?? 500];
+    if (random.chance(15)) return { needs: [{ key }], run: (tx) => tx.delete(key) };
+    return {
+      needs: [{ key, value: true }],
+      run: (tx) => tx.set(key, value, expires ? tx.nowMs + ttlMs : 'clear'),
+    };
   }
 
   #register(random: Random): Operation<unknown> {
@@ -253,13 +292,13 @@ export class Simulation {
     for (const [key, state] of oracle) digest = (digest + keyDigest(key, state)) % 2 ** 48;
     for (const [region, { store }] of this.#members) {
       for (const key of KEYS) {
-        const wanted = describe(oracle.get(key) ?? emptyKeyState(), now);
+        const wanted = describe(key, oracle.get(key) ?? emptyKeyState(), now);
         assert.deepEqual(await this.#seen(store, key), wanted, `${key} in ${region}`);
       }
       assert.equal(totalDigest(await store.digests()), digest, `digest of ${region}`);
     }
     for (const key of COUNTERS) {
-      const value = BigInt(String(describe(oracle.get(key) ?? emptyKeyState(), now).value ?? '0'));
+      const value = BigInt(String(describe(key, oracle.get(key) ?? emptyKeyState(), now).value ?? '0'));
       const [known, unknown] = [this.#acknowledged.get(key) ?? 0n, this.#unknown.get(key) ?? 0n];
       assert.ok(
         value >= known - unknown && value <= known + unknown,
@@ -359,9 +398,12 @@ interface Seen {
 
 const NOTHING: Seen = { type: 'none', value: null, members: [], deadline: null };
 
-function describe(state: KeyState, nowMs: number): Seen {
+function describe(key: ByteString, state: KeyState, nowMs: number): Seen {
   const type = visibleType(state, nowMs);
   const deadline = deadlineOf(state.expiry);
+  if (type === 'string' && winningPart(state) === 'values') {
+    return { type, value: resolve(siblingsOf(state.values!), rules.of(key).resolve), members: [], deadline };
+  }
   if (type === 'string') return { type, value: stringValue(state.string!), members: [], deadline };
   if (type === 'set') return { type, value: null, members: membersOf(state.set!).sort(), deadline };
   return NOTHING;
