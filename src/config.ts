@@ -5,6 +5,7 @@
  * Whatever isn't understood is an error, and so is whatever couldn't be honoured: no setting is ignored.
  */
 import { z } from 'zod';
+import type { RuleOptions } from '../crdts/rules.js';
 import {
   type Address,
   formatAddress,
@@ -13,7 +14,7 @@ import {
   parseAddress,
   parseMultiaddr,
 } from './cli/address.js';
-import { parseRule, type Rule } from './cli/rule.js';
+import { type ParsedRule, parseRule } from './cli/rule.js';
 import { ConfigError } from './errors.js';
 
 /** Levels of the log, the chattiest first. */
@@ -37,7 +38,7 @@ export interface PeerConfig {
   readonly meshKeyFile: string | null;
   /** PeerIds that may connect; null = everyone who can. */
   readonly allow: readonly string[] | null;
-  readonly rules: readonly Rule[];
+  readonly rules: readonly ParsedRule[];
   readonly logLevel: (typeof LOG_LEVELS)[number];
 }
 

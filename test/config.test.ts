@@ -37,7 +37,7 @@ describe('A peer’s settings', () => {
       identity: '/run/identity',
       'mesh-key': '/run/mesh.key',
       allow: [PEER_ID],
-      rule: ['user:*=string:lww', 'a=b=counter', 'tags:*=set'],
+      rule: ['user:*=string:lww', 'a=b=counter', 'tags:*=set', 'p:*=string:max', 'q=string:./longest.mjs'],
       'allow-flush': false,
       unreplicated: 'refuse',
       'log-level': 'debug',
@@ -48,6 +48,8 @@ describe('A peer’s settings', () => {
       { pattern: 'user:*', type: 'string', policy: 'lww' },
       { pattern: 'a=b', type: 'counter', policy: 'sum' },
       { pattern: 'tags:*', type: 'set', policy: 'add-wins' },
+      { pattern: 'p:*', type: 'string', policy: 'max' },
+      { pattern: 'q', type: 'string', policy: './longest.mjs' },
     ]);
     assert.deepEqual(config.allow, [PEER_ID]);
     assert.equal(config.logLevel, 'debug');
@@ -90,8 +92,8 @@ describe('A peer’s settings', () => {
     [{ region: 'eu', allow: [] }, /^--allow \[\]: name at least one PeerId/],
     [{ region: 'eu', rule: ['x'] }, /^--rule "x": it isn't of the form PATTERN=TYPE/],
     [
-      { region: 'eu', rule: ['x=string:fww'] },
-      /^--rule "x=string:fww": the policy "fww" is not supported yet/,
+      { region: 'eu', rule: ['x=set:fww'] },
+      /^--rule "x=set:fww": the policy "fww" is unknown for the type set; use set:add-wins/,
     ],
     [{ region: 'eu', rule: ['x=string:foo'] }, /the policy "foo" is unknown .* use string:lww/],
     [{ region: 'eu', rule: ['x=hash'] }, /the type "hash" is not supported yet; use string, counter or set/],

@@ -3,6 +3,8 @@
  *
  * Standard output carries one line, when everything is ready: {@link ReadyLine} as JSON. The log goes to standard error.
  */
+
+import type { RuleOptions } from '../../crdts/rules.js';
 import { type PeerConfig, redactUrl } from '../config.js';
 import { ConfigError, MeshError } from '../errors.js';
 import { createIdentity, readIdentity, readMeshKey } from '../mesh/identity.js';
@@ -13,6 +15,7 @@ import { startFrontDoor } from '../resp/front-door.js';
 import { type Address, isLoopbackHost } from './address.js';
 import { fileExists, readSecretFile, writeSecretFile } from './files.js';
 import { createLog } from './log.js';
+import { loadRules } from './rule.js';
 import { StartError } from './start-error.js';
 import { stopRequest } from './stop-request.js';
 
@@ -45,6 +48,7 @@ interface Part {
 export async function runPeer(config: PeerConfig, exitWithParent: boolean): Promise<number> {
   const logger = createLog(config.logLevel, { region: config.region });
   const secrets = await readSecrets(config, logger);
+  const rules = await loadRules(config.rules);
   const { asked } = stopRequest({ onStdinEnd: exitWithParent });
   process.on('uncaughtException', (err) => {
     logger.error({ err }, 'crashed; please report this');
@@ -52,7 +56,7 @@ export async function runPeer(config: PeerConfig, exitWithParent: boolean): Prom
   });
   const parts: Part[] = [];
   try {
-    const ready = await start(config, secrets, logger, parts);
+    const ready = await start(config, secrets, rules, logger, parts);
     process.stdout.write(`${JSON.stringify(ready)}\n`);
     logger.info({ ...ready }, 'ready');
   } catch (error) {
@@ -70,15 +74,18 @@ export async function runPeer(config: PeerConfig, exitWithParent: boolean): Prom
 async function start(
   config: PeerConfig,
   secrets: Secrets,
+  rules: readonly RuleOptions[],
   logger: Logger,
   parts: Part[],
 ): Promise<ReadyLine> {
   const options: NodeOptions = {
     region: config.region,
     store: config.store,
+    rules: config.rules,
     listen: config.listen,
     ...(config.announce && { announce: config.announce }),
     peers: config.peers,
+    rules,
     identity: secrets.identity,
     ...(secrets.meshKey && { meshKey: secrets.meshKey }),
     ...(config.allow && { allow: config.allow }),

@@ -1,47 +1,32 @@
-/**
- * Rules: `PATTERN=TYPE[:POLICY]` says how the keys that match a glob pattern resolve concurrent writes.
- *
- * This version resolves every key by its type's own conflict rule. A rule can state that rule, so that files written now
- * keep their meaning, and anything else is refused: a rule that is accepted and not followed would lose data quietly.
- */
+/** Rules as they are written on the command line and in the config file: `PATTERN=TYPE[:POLICY]`. */
+import { type PolicyName, resolvers } from '../../crdts/policy.js';
+import type { RuleOptions } from '../../crdts/rules.js';
 
-/** A parsed rule. */
-export interface Rule {
-  readonly pattern: string;
-  readonly type: RuleType;
-  readonly policy: string;
-}
-
-export type RuleType = 'string' | 'counter' | 'set';
-
-/** Each type's policies that work, the first being the default. */
-const POLICIES: Readonly<Record<RuleType, readonly string[]>> = {
-  string: ['lww'],
-  counter: ['sum'],
-  set: ['add-wins'],
-};
-
-/** Policies and types of the design that no code stands behind yet. */
-const PLANNED = new Set(['fww', 'max', 'min', 'custom', 'hash', 'list', 'zset', 'stream']);
+const TYPES = ['string', 'counter', 'set'] as const;
+/** Types of the design that no code stands behind yet. */
+const PLANNED = new Set(['hash', 'list', 'zset', 'stream']);
 
 /** Parses a rule; a string is the reason why it can't be used. */
-export function parseRule(text: string): Rule | string {
-  const match = /^(.+)=([a-z]+)(?::([a-z-]+))?$/.exec(text);
+export function parseRule(text: string): RuleOptions | string {
+  // The last '=' divides: a pattern may hold others.
+  const match = /^(.+)=([a-z]+)(?::([a-z-]+))?$/s.exec(text);
   if (match === null)
     return "it isn't of the form PATTERN=TYPE[:POLICY]; write for example 'user:*=string:lww'";
-  const [, pattern = '', type = '', policy] = match;
-  if (!isRuleType(type)) {
-    const why = PLANNED.has(type) ? 'is not supported yet' : 'is unknown';
-    return `the type "${type}" ${why}; use string, counter or set`;
+  const [, pattern = '', named = '', policy] = match;
+  const type = TYPES.find((each) => each === named);
+  if (type === undefined) {
+    const why = PLANNED.has(named) ? 'is not supported yet' : 'is unknown';
+    return `the type "${named}" ${why}; use ${TYPES.join(', ')}`;
   }
-  const known = POLICIES[type];
-  if (policy !== undefined && !known.includes(policy)) {
-    const why = PLANNED.has(policy) ? 'is not supported yet' : 'is unknown';
-    return `the policy "${policy}" ${why} for the type ${type}; use ${type}:${known.join(` or ${type}:`)}`;
+  if (policy === undefined) return { pattern, type };
+  if (type !== 'string') return `only strings have a policy; write '${pattern}=${type}'`;
+  if (!isPolicy(policy)) {
+    const why = policy === 'custom' ? 'needs code: give it to createNode' : 'is unknown';
+    return `the policy "${policy}" ${why}; use ${Object.keys(resolvers).join(', ')}`;
   }
-  return { pattern, type, policy: policy ?? known[0]! };
+  return { pattern, type, policy };
 }
 
-function isRuleType(type: string): type is RuleType {
-  return Object.hasOwn(POLICIES, type);
+function isPolicy(policy: string): policy is PolicyName {
+  return Object.hasOwn(resolvers, policy);
 }
