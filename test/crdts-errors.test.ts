@@ -15,6 +15,7 @@ test('keeps the code and the name of every error', () => {
     ArgumentError: 'ARGUMENT',
     InvariantError: 'INVARIANT',
     ResolverError: 'RESOLVER',
+    NotReadyError: 'NOT_READY',
   } as const;
   for (const [name, code] of Object.entries(pinned)) {
     const Class = exported.get(name) as new (message: string) => crdts.MeshError;
