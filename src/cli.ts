@@ -53,7 +53,11 @@ function buildProgram(): Command {
     )
     .option('--mesh-key <file>', 'key that all members share')
     .option('--allow <peerid>', 'PeerId of a member; repeatable (default: everyone who can connect)', each)
-    .option('--rule <rule>', "'PATTERN=TYPE[:POLICY]'; repeatable; today string:lww, counter and set", each)
+    .option(
+      '--rule <rule>',
+      "'PATTERN=TYPE[:POLICY]', such as 'seat:*=string:fww'; repeatable; the same on all members",
+      each,
+    )
     .option('--allow-flush', 'not supported yet')
     .option('--unreplicated <mode>', "what happens to commands that can't be replicated: refuse")
     .option('--log-level <level>', 'debug, info, warn, error or silent (default: info)')

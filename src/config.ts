@@ -5,7 +5,6 @@
  * Whatever isn't understood is an error, and so is whatever couldn't be honoured: no setting is ignored.
  */
 import { z } from 'zod';
-import type { RuleOptions } from '../crdts/rules.js';
 import {
   type Address,
   formatAddress,

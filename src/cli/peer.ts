@@ -81,7 +81,6 @@ async function start(
   const options: NodeOptions = {
     region: config.region,
     store: config.store,
-    rules: config.rules,
     listen: config.listen,
     ...(config.announce && { announce: config.announce }),
     peers: config.peers,
