@@ -131,6 +131,20 @@ describe('A peer', () => {
     assert.equal(await withClient(port, (client) => client.set('k', 'v'), 'open sesame'), 'OK');
   });
 
+  it('holds keys to the rules that it was given', async () => {
+    const peer = new CliProcess([
+      ...['peer', '--region', 'eu', ...ANY_RESP, '--rule', 'tags:*=set', '--rule', 'seat:*=string:fww'],
+    ]);
+    const { port } = (await peer.ready()).resp;
+    await withClient(port, async (client) => {
+      await assert.rejects(client.set('tags:1', 'x'));
+      assert.equal(await client.sadd('tags:1', 'x'), 1);
+      assert.equal(await client.set('seat:1', 'ann'), 'OK');
+      await client.set('seat:1', 'bob').catch(() => {});
+      assert.equal(await client.get('seat:1'), 'ann', 'the first write wins');
+    });
+  });
+
   it('fails with exit code 1, and says which, when a port is in use', async () => {
     const { port, server } = await occupy();
     const taken = [
