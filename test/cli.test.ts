@@ -30,7 +30,6 @@ describe('The command line', () => {
       assert.match(help.stdout, new RegExp(`^  ${command} `, 'm'));
   });
 
-  writeFileSync(inFolder('broken.json'), '{"region": ');
   writeFileSync(inFolder('unknown.json'), '{"region": "eu", "colour": "red"}');
   writeFileSync(inFolder('junk.key'), 'junk');
   writeFileSync(inFolder('empty'), '\n');
@@ -38,9 +37,6 @@ describe('The command line', () => {
     [['frobnicate'], /unknown command 'frobnicate'/],
     [['peer'], /--region is missing: name the region of this peer, for example --region eu/],
     [['peer', '--regoin', 'eu'], /unknown option '--regoin'[\s\S]*Did you mean --region/],
-    [['peer', '--region'], /argument missing/],
-    [['peer', '--region', 'eu', 'extra'], /too many arguments/],
-    [['peer', '--region', 'eu', '--resp', 'nowhere'], /--resp "nowhere": give HOST:PORT/],
     [
       ['peer', '--region', 'eu', '--resp', '0.0.0.0:0'],
       /--resp 0.0.0.0:0 can be reached from other machines/,
@@ -50,12 +46,7 @@ describe('The command line', () => {
       ['peer', '--config', inFolder('none.json')],
       /--config .*none.json: there is no such file or folder; give the path/,
     ],
-    [['peer', '--config', inFolder('broken.json')], /config file .*broken.json: not valid JSON/],
     [['peer', '--config', inFolder('unknown.json')], /unknown.json, "colour": there is no such setting/],
-    [
-      ['peer', '--region', 'eu', '--mesh-key', inFolder('none')],
-      /--mesh-key .*none: there is no such file .*keygen --mesh-key/,
-    ],
     [
       ['peer', '--region', 'eu', '--mesh-key', inFolder('junk.key')],
       /--mesh-key .*junk.key: the mesh key is not/,
@@ -64,14 +55,8 @@ describe('The command line', () => {
       ['peer', '--region', 'eu', '--identity', inFolder('junk.key')],
       /--identity .*junk.key: the identity .* is not a private key/,
     ],
-    [
-      ['peer', '--region', 'eu', '--identity', join(folder, 'no', 'id')],
-      /--identity .*id: there is no such file or folder/,
-    ],
     [['peer', '--region', 'eu', '--resp-password', inFolder('empty')], /--resp-password .*empty: is empty/],
     [['demo', '--regions', '1'], /--regions "1": give a whole number from 2 to 8/],
-    [['demo', '--base-port', '70000'], /--base-port "70000": give a whole number from 1 to 65533/],
-    [['demo', '--store', 'disk'], /--store "disk": give valkey or memory/],
     [['demo', '--base-port', '8079'], /--http-port 8080 overlaps with --base-port: port 8080 is in both/],
     [['status', '--url', 'localhost'], /--url "localhost": give the URL of a peer's --http door/],
   ];
