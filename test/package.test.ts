@@ -154,6 +154,23 @@ describe('The repository', () => {
     );
   });
 
+  it('locks the optional packages of every platform, without which npm ci refuses, and no address', () => {
+    // npm leaves those out that the registry at hand doesn't have: then add them by hand, as they stand for the others.
+    type Locked = { resolved?: string; optionalDependencies?: Record<string, string> };
+    const lock = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')) as {
+      packages: Record<string, Locked>;
+    };
+    for (const [path, { resolved, optionalDependencies = {} }] of Object.entries(lock.packages)) {
+      assert.equal(resolved, undefined, path);
+      for (const name of Object.keys(optionalDependencies)) {
+        const found = [`node_modules/${name}`, `${path}/node_modules/${name}`].some(
+          (at) => at in lock.packages,
+        );
+        assert(found, `${name}, which ${path} names, isn't in package-lock.json`);
+      }
+    }
+  });
+
   it('names no package registry and no mirror', () => {
     // The lock file is npm's own and names where each package came from, unless npm was told to omit it.
     const hosts = /\b(?:registry|mirror|proxy)\.[a-z0-9-]+\.[a-z]+\b|\bdeb\.[a-z]+\.org\b/;
