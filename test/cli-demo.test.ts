@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { Redis } from 'ioredis';
 import { LatencyProxy } from '../src/demo/latency-proxy.js';
@@ -186,12 +187,15 @@ describe('The demo', () => {
   });
 
   it('leaves no process when it is killed, in the middle of the story too', async () => {
+    const before = new Set(folders());
     const { demo, ports } = await startDemo();
     await demo.says(/1\. Every region takes writes/, 120_000);
     const pids = descendants(demo.child.pid!);
     assert(pids.length >= 6);
     await demo.end('SIGKILL');
     await assertNothingIsLeft(pids, ports);
+    // Nobody is left who could remove its folder.
+    for (const name of folders()) if (!before.has(name)) rmSync(join(tmpdir(), name), { recursive: true });
   });
 
   it('ends on SIGTERM while it is still starting', async () => {
