@@ -1,7 +1,7 @@
 /** The node: a region's member of the mesh. Puts store, mesh, replica and sync together, and takes them apart again. */
 import { HybridClock } from '../crdts/stamp.js';
 import type { Engine, NodeStatus, PeerStatus } from './engine.js';
-import { StoppedError } from './errors.js';
+import { StoppedError, StoreUnavailableError } from './errors.js';
 import { FrameLog } from './frame-log.js';
 import { createLibp2pMesh } from './mesh/libp2p.js';
 import type { Mesh } from './mesh/mesh.js';
@@ -60,6 +60,7 @@ export class NodeCore implements Engine {
       const node = new NodeCore(options, listener, store, mesh, facts, replica);
       await mesh.start(node.#sync);
       node.#sync.start();
+      node.#watchStore();
       node.#state = 'ready';
       logger.info(
         { region: options.region, peerId: mesh.self, replica, addresses: mesh.addresses() },
@@ -264,6 +265,16 @@ export class NodeCore implements Engine {
       });
     }
     await this.#store.close();
+  }
+
+  /** Asks the store for a sign of life, so that a node with nothing to do notices too that it is gone, and says so. */
+  #watchStore(): void {
+    this.#options.timers.after(this.#options.heartbeatMs, async () => {
+      if (this.#stopping !== null) return;
+      if (this.#replica.available && !(await this.#store.ping()) && this.#stopping === null)
+        this.#replica.storeFailed(new StoreUnavailableError('the store does not answer'));
+      this.#watchStore();
+    });
   }
 
   async #storeBack(facts: StoreFacts): Promise<string> {

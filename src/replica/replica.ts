@@ -176,6 +176,11 @@ export class Replica {
     this.#schedule();
   }
 
+  /** Someone found that the store doesn't answer. What is under way finds out by itself; this is for when nothing is. */
+  storeFailed(error: MeshError): void {
+    if (this.#pause === 'none' && !this.#pumping && this.#inFlight.length === 0) this.#lost(error);
+  }
+
   /** Number of remote items that wait. */
   get queuedRemote(): number {
     return this.#remote.length;
