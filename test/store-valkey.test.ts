@@ -472,6 +472,17 @@ describe('the Valkey store, when its server is restarted,', () => {
     endings.push(() => next.close());
     assert.equal((await next.open()).identity?.clean, false);
   });
+
+  it('takes the mark of a clean shutdown for none, because it may be that of a backup', async () => {
+    const valkey = await server({ appendonly: true });
+    const store = await opened(valkey.url);
+    await store.saveIdentity({ peerId: 'p', replica: 'me.1', clean: true });
+    await store.close();
+    const cleanNow = async () => (await (await opened(valkey.url)).open()).identity?.clean;
+    assert.equal(await cleanNow(), true);
+    await valkey.restart();
+    assert.equal(await cleanNow(), false);
+  });
 });
 
 describe('the Valkey store, when the server refuses,', () => {

@@ -153,7 +153,7 @@ local store = {
   writer, atSession .. ':' .. string.format('%.0f', seq) .. ':' .. previous .. ':' .. now,
   '${META.reserved}', string.format('%.0f', reserved),
 }
-if facts[4] == '1' then
+if facts[4] and facts[4] ~= '0' then
   store[#store + 1] = '${META.clean}'
   store[#store + 1] = '0'
 end
@@ -186,7 +186,7 @@ const WRITER_LIFETIME_S = 90 * 86_400;
 
 /**
  * Begins a session. ARGV: writer, session, previous session ('0' at first), dataset ('' at first), name for a new
- * dataset, then peer id, replica and clean of an identity to store again ('' for none).
+ * dataset, then peer id, replica and clean mark of an identity to store again ('' for none).
  * Gives LOST, FENCED, or { commits of the previous session that took effect, the hash of facts as it was }.
  */
 export const BEGIN_SCRIPT = `#!lua flags=allow-oom
@@ -241,7 +241,7 @@ end
 return {tonumber(done), facts}
 `;
 
-/** Stores an identity. ARGV: dataset, writer, session, peer id, replica, clean (0 or 1). Gives DONE, FENCED or LOST. */
+/** Stores an identity. ARGV: dataset, writer, session, peer id, replica, clean mark. Gives DONE, FENCED or LOST. */
 export const IDENTITY_SCRIPT = `#!lua flags=allow-oom
 local facts = redis.call('HMGET', '${META_KEY}', '${META.dataset}', ARGV[2])
 if facts[1] ~= ARGV[1] or not facts[2] then return 'LOST' end

@@ -25,6 +25,7 @@ export const META = {
   reserved: 'reserved',
   peerId: 'peer',
   replica: 'replica',
+  /** Run id of the server at a clean shutdown; '0' = nothing of the sort, see cleanMark. */
   clean: 'clean',
   /** + replica id → `number stamp`. */
   appliedPrefix: 'a:',

@@ -89,7 +89,7 @@ export interface StoredIdentity {
   readonly peerId: string;
   /** Its current replica id, `<hash>.<epoch>`. */
   readonly replica: ReplicaId;
-  /** True when it was shut down cleanly and nothing was written after that. */
+  /** True when it was shut down cleanly, nothing was written after that, and the store is certainly not an older copy. */
   readonly clean: boolean;
 }
 

@@ -21,7 +21,7 @@ import { META, META_KEY } from './layout.js';
 import { type Request, RequestQueue } from './request-queue.js';
 import { type StoredIdentity, WRONG_TYPE, type WrongType } from './store.js';
 import { refused } from './valkey-errors.js';
-import { beginSession, DataLostError, type ScriptName, type Session } from './valkey-handshake.js';
+import { beginSession, cleanMark, DataLostError, type ScriptName, type Session } from './valkey-handshake.js';
 import { type Argument, bytesOf, type Reply, ServerReplyError, ValkeyLink } from './valkey-link.js';
 import type { ValkeyAddress } from './valkey-url.js';
 
@@ -151,7 +151,7 @@ export class ValkeyConnection {
       String(sender.session),
       identity.peerId,
       identity.replica,
-      identity.clean ? '1' : '0',
+      cleanMark(identity, this.#session?.info),
     ]);
     if (bytesOf(reply) !== 'DONE') {
       this.#lose();

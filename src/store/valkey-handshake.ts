@@ -115,6 +115,16 @@ function inspect(text: string, address: ValkeyAddress): ServerInfo {
   return { version, runId: fields.get('run_id') ?? '', fields, warnings };
 }
 
+/**
+ * What stands in the store for a clean shutdown: the run id of the server that it was told to. '0' = not clean.
+ *
+ * A server that was started since then may hold a backup, or a copy that had not caught up; the mark in it must not let a
+ * node go on as if nothing was done after it.
+ */
+export function cleanMark(identity: StoredIdentity | null, info: ServerInfo | undefined): string {
+  return identity?.clean ? (info?.runId ?? '') || '1' : '0';
+}
+
 /** Throws what keeps a server from taking writes. */
 function checkRole(info: ServerInfo, address: ValkeyAddress, opening: boolean): void {
   if (info.fields.get('loading') === '1') throw new NotReadyError('it is still loading its data');
@@ -156,7 +166,7 @@ export async function beginSession(
       argument(request.newDataset),
       identity?.peerId ?? '',
       identity?.replica ?? '',
-      identity?.clean ? '1' : '0',
+      cleanMark(identity, info),
     ];
     const reply = await link.send('EVAL', args);
     if (!Array.isArray(reply)) throw refusedBegin(reply, address);

@@ -21,7 +21,7 @@ import type {
   WrongType,
 } from './store.js';
 import { ValkeyConnection } from './valkey-connection.js';
-import type { ServerInfo } from './valkey-handshake.js';
+import { cleanMark, type ServerInfo } from './valkey-handshake.js';
 import { argument, bytesOf, listOf, numberOf, type Reply } from './valkey-link.js';
 import { MAX_SCRIPT_ARGUMENTS, ValkeyReads } from './valkey-reads.js';
 import { parseValkeyUrl } from './valkey-url.js';
@@ -69,7 +69,7 @@ export class ValkeyStore implements Store {
   async open(): Promise<StoreFacts> {
     const { facts, info } = await this.#connection.open();
     for (const warning of info.warnings) this.#logger.warn({ store: this.#label }, warning);
-    return { identity: identityOf(facts), applied: appliedOf(facts), server: describe(info) };
+    return { identity: identityOf(facts, info), applied: appliedOf(facts), server: describe(info) };
   }
 
   saveIdentity(identity: StoredIdentity): Promise<void> {
@@ -274,11 +274,12 @@ function planEntries(
   };
 }
 
-function identityOf(facts: ReadonlyMap<string, ByteString>): StoredIdentity | null {
+function identityOf(facts: ReadonlyMap<string, ByteString>, info: ServerInfo): StoredIdentity | null {
   const peerId = facts.get(META.peerId);
   const replica = facts.get(META.replica);
   if (peerId === undefined || replica === undefined) return null;
-  return { peerId, replica, clean: facts.get(META.clean) === '1' };
+  const clean = facts.get(META.clean) === cleanMark({ peerId, replica, clean: true }, info);
+  return { peerId, replica, clean };
 }
 
 function appliedOf(facts: ReadonlyMap<string, ByteString>): AppliedMark[] {
