@@ -10,13 +10,12 @@
  */
 import type { ByteString } from './bytes.js';
 import type { Site } from './dot.js';
-import { InvariantError, WrongTypeError } from './errors.js';
+import { WrongTypeError } from './errors.js';
 import { type Deadline, deadlineOf, expiryType } from './expiry.js';
 import { formatInteger, type Integer, requireInt64 } from './integer.js';
 import { emptyKeyState, type KeyState, type VisibleType, winningPart } from './key-state.js';
 import { hasMember, isSetLive, type SetState, setType } from './or-set.js';
 import { hasValues, type Resolver, resolve, resolvers, siblingsOf, valuesType } from './policy.js';
-import { isPresent, registerType, UNLOADED } from './register.js';
 import { incremented, isStringLive, type StringState, stringType, stringValue } from './string-key.js';
 
 /** What an operation does: its delta (null = it changes nothing), and what its caller is told. */
@@ -156,7 +155,7 @@ export function removeMembers(
 
 /**
  * PEXPIREAT, or with null PERSIST: tells whether the key was there. A deadline that is not after `nowMs` deletes the key.
- * Throws ArgumentError for a deadline that is none, InvariantError when the string's value isn't loaded.
+ * Throws ArgumentError for a deadline that is none.
  */
 export function expireKey(
   state: KeyState,
@@ -170,11 +169,5 @@ export function expireKey(
   if (deadlineMs === null && deadlineOf(state.expiry) === null) return { delta: null, result: true };
   const delta = emptyKeyState();
   setDeadline(state, delta, deadlineMs, site);
-  const register = state.string?.register;
-  if (register !== undefined && isPresent(register)) {
-    // Elsewhere the value may be gone already, by the deadline that this one replaces: bring it along.
-    if (register.value === UNLOADED) throw new InvariantError('a new deadline needs the value');
-    delta.string = { register: registerType.clone(register), counter: null };
-  }
   return { delta, result: true };
 }

@@ -17,6 +17,8 @@ export interface PeerStatus {
   readonly behindFrames: number;
   /** Milliseconds since anything was heard of it; null = never. */
   readonly silentMs: number | null;
+  /** Why it is refused (other rules, for example), with what to do; null = it isn't. */
+  readonly refused: string | null;
 }
 
 /** A node at a glance. Sizes in bytes, times in Unix milliseconds unless the name says otherwise. */

@@ -238,6 +238,7 @@ export class NodeCore implements Engine {
           appliedNumber: member.applied.get(this.#replica.id) ?? 0,
           behindFrames: this.#sync.missing(member.replica),
           silentMs: member.heardAtMs === 0 ? null : Math.max(0, now - member.heardAtMs),
+          refused: member.refused,
         }),
       ),
     };

@@ -136,6 +136,7 @@ describe('status', () => {
         appliedNumber: 1,
         behindFrames: 0,
         silentMs: 12,
+        refused: null,
       },
       {
         peerId: 'P3',
@@ -145,6 +146,7 @@ describe('status', () => {
         appliedNumber: 0,
         behindFrames: 9,
         silentMs: null,
+        refused: null,
       },
     ],
   };

@@ -6,7 +6,7 @@
  */
 import type { ByteString } from '../../crdts/bytes.js';
 import { UNLOADED } from '../../crdts/register.js';
-import type { KeyRecord } from './key-record.js';
+import { type KeyRecord, standsInHeader } from './key-record.js';
 
 /** Strings up to this many bytes stay with their record; longer ones stay in the store. */
 const MAX_CACHED_VALUE_BYTES = 256;
@@ -49,15 +49,9 @@ export class KeyCache {
       this.#records.delete(record.key);
       return;
     }
-    if (string === null) return;
+    if (string === null || (record.header !== null && standsInHeader(record.state))) return;
     const { value } = string.register;
-    // Where increments add to it, the bytes are in the header anyway.
-    if (
-      typeof value === 'string' &&
-      value.length > MAX_CACHED_VALUE_BYTES &&
-      (string.counter?.counts.size ?? 0) === 0 &&
-      set === null
-    ) {
+    if (typeof value === 'string' && value.length > MAX_CACHED_VALUE_BYTES) {
       string.register.value = UNLOADED;
     }
   }

@@ -80,6 +80,7 @@ export function beginChange(record: KeyRecord, resolve: ResolveKey): KeyChange {
 export function needsStringValue(record: KeyRecord, delta: KeyState): boolean {
   const { string } = record.state;
   if (string === null || string.register.value !== UNLOADED) return false;
+  if ((delta.expiry?.siblings.size ?? 0) > 0) return true;
   return delta.set !== null || delta.values !== null || (delta.string?.counter?.counts.size ?? 0) > 0;
 }
 

@@ -1,8 +1,8 @@
 /**
  * Key records: what a node holds in memory of one key, and how that is kept in a store.
  *
- * A string's bytes stay native in the store, so the header holds them only where the native value is something else:
- * when increments add to them, or when another type hides them. A record may know part of a set: the members it loaded.
+ * A string's bytes stay native in the store, so the header holds them only where the native value is something else, or
+ * may go: when increments add to them, when another type hides them, or when the key has a deadline. A record may know part of a set: the members it loaded.
  *
  * Header, positional: [touched, replicas, tag, body, …]
  * - 1, [stamp, replica, place] or [stamp, replica, 2, value], counts?: place 0 = deleted, 1 = native, 2 = here
@@ -13,7 +13,7 @@
  */
 import { type ByteString, isAscii } from '../../crdts/bytes.js';
 import { counterType } from '../../crdts/counter.js';
-import { expiryType } from '../../crdts/expiry.js';
+import { deadlineOf, expiryType } from '../../crdts/expiry.js';
 import { emptyKeyState, type KeyState, winningPart } from '../../crdts/key-state.js';
 import type { Dots } from '../../crdts/or-set.js';
 import { valuesType } from '../../crdts/policy.js';
@@ -58,9 +58,16 @@ export function emptyRecord(key: ByteString): KeyRecord {
   };
 }
 
-/** Says whether the string's bytes stand in the header: the native value is, or may be, something else. */
-function standsInHeader(state: KeyState): boolean {
-  return winningPart(state) !== 'string' || (state.string!.counter?.counts.size ?? 0) > 0;
+/**
+ * Says whether the string's bytes stand in the header: where the native value is something else, and where it has a deadline.
+ * Natively such a value goes when the deadline comes; but a concurrent write may lift the deadline, and arrive later.
+ */
+export function standsInHeader(state: KeyState): boolean {
+  return (
+    winningPart(state) !== 'string' ||
+    (state.string!.counter?.counts.size ?? 0) > 0 ||
+    deadlineOf(state.expiry) !== null
+  );
 }
 
 /** Encodes the header of a record. */

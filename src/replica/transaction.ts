@@ -18,7 +18,7 @@ import {
 } from '../../crdts/key-state.js';
 import { hasMember, isSetLive, membersOf, setType } from '../../crdts/or-set.js';
 import { hasValues, valuesType } from '../../crdts/policy.js';
-import { isPresent, registerType, UNLOADED } from '../../crdts/register.js';
+import { UNLOADED } from '../../crdts/register.js';
 import type { Rule } from '../../crdts/rules.js';
 import { type HybridClock, stampMs } from '../../crdts/stamp.js';
 import { incremented, isStringLive, stringType, stringValue } from '../../crdts/string-key.js';
@@ -212,12 +212,8 @@ export class BatchTransaction implements Transaction {
     if (deadlineMs === null && deadlineOf(record.state.expiry) === null) return true;
     const delta = emptyKeyState();
     this.#setDeadline(record.state, delta, deadlineMs);
-    const register = record.state.string?.register;
-    if (register !== undefined && isPresent(register)) {
-      // Elsewhere the native value may have expired already, by the deadline that this one replaces: bring it along.
-      if (register.value === UNLOADED) throw new InvariantError('expire needs the value');
-      delta.string = { register: registerType.clone(register), counter: null };
-    }
+    // From now on the bytes stand in the header.
+    if (record.state.string?.register.value === UNLOADED) throw new InvariantError('expire needs the value');
     this.#apply(record, delta);
     return true;
   }

@@ -13,6 +13,8 @@ export interface Member {
   applied: Map<ReplicaId, number>;
   /** Unix milliseconds; 0 = never. */
   heardAtMs: number;
+  /** Why nothing is taken from the member, nor given to it, until it says something else of itself; null = it is welcome. */
+  refused: string | null;
 }
 
 /** How many members that are not connected are remembered; the one unheard for longest goes first. */
@@ -31,7 +33,7 @@ export class Members {
 
   /** Members that are connected and have introduced themselves. */
   present(): Member[] {
-    return this.all().filter((member) => member.connected && member.heardAtMs > 0);
+    return this.all().filter((member) => member.connected && member.heardAtMs > 0 && member.refused === null);
   }
 
   setConnected(peerId: PeerId, connected: boolean): void {
@@ -46,9 +48,19 @@ export class Members {
     member.region = heartbeat.region;
     member.replica = heartbeat.replica;
     member.heardAtMs = nowMs;
+    member.refused = null;
     // A member that lost data and began again has applied less than it said before: believe the latest word.
     member.applied = new Map(heartbeat.applied.map((mark) => [mark.replica, mark.number]));
     return member;
+  }
+
+  /** Takes note of a member that doesn't fit; {@link heard} lifts it. */
+  refuse(peerId: PeerId, heartbeat: Heartbeat, reason: string): void {
+    const member = this.#at(peerId);
+    member.region = heartbeat.region;
+    member.replica = heartbeat.replica;
+    member.applied = new Map();
+    member.refused = reason;
   }
 
   /** The region of a replica: of a member that goes by it now, or went by another epoch of the same identity. */
@@ -62,7 +74,15 @@ export class Members {
   #at(peerId: PeerId): Member {
     let member = this.#members.get(peerId);
     if (member === undefined) {
-      member = { peerId, region: '', replica: '', connected: false, applied: new Map(), heardAtMs: 0 };
+      member = {
+        peerId,
+        region: '',
+        replica: '',
+        connected: false,
+        applied: new Map(),
+        heardAtMs: 0,
+        refused: null,
+      };
       this.#members.set(peerId, member);
       this.#trim();
     }

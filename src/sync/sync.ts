@@ -170,6 +170,9 @@ export class Sync implements MeshHandlers {
     signal: AbortSignal,
   ): AsyncIterable<Uint8Array> {
     const { replica, store } = this.#options;
+    if (protocol !== PROTOCOLS.hello && !this.#isMember(from)) {
+      throw new PeerError(`introduce yourself with '${PROTOCOLS.hello}' first`);
+    }
     switch (protocol) {
       case PROTOCOLS.hello:
         this.#heard(from, decodeHeartbeat(body));
@@ -252,16 +255,12 @@ export class Sync implements MeshHandlers {
   }
 
   #heard(from: PeerId, heartbeat: Heartbeat): void {
-    const { rules, mesh, onPeer, timers } = this.#options;
+    const { rules, onPeer, timers } = this.#options;
     this.#checkOwner(from, heartbeat.replica);
     if (heartbeat.rules !== rules) {
-      mesh.refuse(
-        from,
-        `its rules (${heartbeat.rules}) differ from this node's (${rules}): give every member the same rules`,
-      );
-      throw new PeerError(
-        `the rules of ${from} (${heartbeat.rules}) differ from this node's (${rules}): give every member the same rules`,
-      );
+      const reason = `its rules (${heartbeat.rules}) differ from those of ${this.#options.region} (${rules}): give every member the same rules`;
+      this.members.refuse(from, heartbeat, reason);
+      throw new PeerError(`${from} is refused: ${reason}`);
     }
     const isNew = (this.members.get(from)?.heardAtMs ?? 0) === 0;
     const member = this.members.heard(from, heartbeat, timers.now());
@@ -273,7 +272,11 @@ export class Sync implements MeshHandlers {
   // ---- frames
 
   #take(frame: Frame, from: PeerId | null): boolean {
-    if (from !== null) this.#checkOwner(from, frame.replica);
+    if (from !== null) {
+      this.#checkOwner(from, frame.replica);
+      // Who hasn't introduced itself may have other rules. What is dropped here is repaired afterwards.
+      if (!this.#isMember(from)) return false;
+    }
     if (frame.replica === this.#options.replica.id) return false;
     const outcome = this.#delivery.offer(frame);
     if (outcome === 'known') return false;
@@ -296,6 +299,13 @@ export class Sync implements MeshHandlers {
     if (!replica.startsWith(`${replicaHash(from)}.`)) {
       throw new DecodeError(`replica ${replica} does not belong to ${from}`);
     }
+  }
+
+  /** Says whether a peer has introduced itself; throws PeerError when it was refused then. */
+  #isMember(peer: PeerId): boolean {
+    const member = this.members.get(peer);
+    if (member?.refused != null) throw new PeerError(`${peer} is refused: ${member.refused}`);
+    return member !== undefined && member.heardAtMs > 0;
   }
 
   #refuseMessage(from: PeerId, error: unknown): void {

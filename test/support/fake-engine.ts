@@ -44,6 +44,7 @@ const PEER: PeerStatus = {
   appliedNumber: 3,
   behindFrames: 0,
   silentMs: 12,
+  refused: null,
 };
 
 /** The fake, and its levers. */
