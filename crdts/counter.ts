@@ -7,15 +7,26 @@
  * reset remembers each count as far as it saw it. Both are joined pointwise by the greatest, in the order of (since, p, n).
  * The value is the sum of what resets don't cover.
  *
+ * Counts are exact decimals (decimal.ts), so the value doesn't depend on the order in which they are added up.
+ *
  * What merge must answer: how much of each replica's count has been seen, and how much of that has been cancelled?
  *
  * Invariant: a count that a reset covers is never continued. Its owner starts a new one with a greater `since`, so a
  * covered count can be dropped from the state, and the state stays small however often a counter is reset.
  */
 import type { DataType } from './data-type.js';
+import {
+  compareDecimals,
+  type Decimal,
+  decimalFromWire,
+  decimalToWire,
+  isNegative,
+  minusDecimal,
+  plusDecimal,
+  requireDecimal,
+} from './decimal.js';
 import { type ReplicaId, requireLater, type Site } from './dot.js';
 import { DecodeError } from './errors.js';
-import { countFromWire, countToWire, type Integer, minus, plus, requireInt64 } from './integer.js';
 import type { Stamp } from './stamp.js';
 import { asArray, type WireReader, type WireWriter } from './wire.js';
 
@@ -24,9 +35,9 @@ export interface Count {
   /** When its owner began it. */
   readonly since: Stamp;
   /** Sum of the increments, cumulative. */
-  readonly p: Integer;
+  readonly p: Decimal;
   /** Sum of the decrements, cumulative. */
-  readonly n: Integer;
+  readonly n: Decimal;
 }
 
 /** A counter's state. Of one replica, a count and a reset may stand side by side where the reset covers only part. */
@@ -38,30 +49,29 @@ export interface Counter {
 }
 
 /** What can be done to a counter: add (a negative `by` subtracts), or cancel all that was seen. */
-export type CounterOp = { readonly op: 'add'; readonly by: Integer } | { readonly op: 'reset' };
+export type CounterOp = { readonly op: 'add'; readonly by: Decimal } | { readonly op: 'reset' };
 
 /** Orders two counts of one replica. */
 export function compareCounts(a: Count, b: Count): number {
   if (a.since !== b.since) return a.since - b.since;
-  if (a.p !== b.p) return a.p < b.p ? -1 : 1;
-  return a.n === b.n ? 0 : a.n < b.n ? -1 : 1;
+  return compareDecimals(a.p, b.p) || compareDecimals(a.n, b.n);
 }
 
 /** What a replica's count adds to the value: the part that no reset covers. */
-export function uncovered(state: Counter, replica: ReplicaId): { readonly p: Integer; readonly n: Integer } {
+export function uncovered(state: Counter, replica: ReplicaId): { readonly p: Decimal; readonly n: Decimal } {
   const count = state.counts.get(replica);
   if (count === undefined) return { p: 0, n: 0 };
   const reset = state.resets.get(replica);
   if (reset === undefined || reset.since < count.since) return count;
-  return { p: minus(count.p, reset.p), n: minus(count.n, reset.n) };
+  return { p: minusDecimal(count.p, reset.p), n: minusDecimal(count.n, reset.n) };
 }
 
 /** The counter's value: the sum of everything uncovered. Exact. */
-export function counterValue(state: Counter): Integer {
-  let sum: Integer = 0;
+export function counterValue(state: Counter): Decimal {
+  let sum: Decimal = 0;
   for (const replica of state.counts.keys()) {
     const { p, n } = uncovered(state, replica);
-    sum = plus(sum, minus(p, n));
+    sum = plusDecimal(sum, minusDecimal(p, n));
   }
   return sum;
 }
@@ -76,7 +86,12 @@ function raiseCount(counts: Map<ReplicaId, Count>, replica: ReplicaId, count: Co
 function countsToWire(counts: ReadonlyMap<ReplicaId, Count>, writer: WireWriter): unknown[] {
   const out: unknown[] = [];
   for (const [replica, count] of [...counts].sort((a, b) => (a[0] < b[0] ? -1 : 1))) {
-    out.push(writer.replica(replica), writer.stamp(count.since), countToWire(count.p), countToWire(count.n));
+    out.push(
+      writer.replica(replica),
+      writer.stamp(count.since),
+      decimalToWire(count.p),
+      decimalToWire(count.n),
+    );
   }
   return out;
 }
@@ -92,14 +107,14 @@ function countsFromWire(wire: unknown, reader: WireReader): Map<ReplicaId, Count
     last = replica;
     counts.set(replica, {
       since: reader.stamp(flat[i + 1]),
-      p: countFromWire(flat[i + 2]),
-      n: countFromWire(flat[i + 3]),
+      p: decimalFromWire(flat[i + 2]),
+      n: decimalFromWire(flat[i + 3]),
     });
   }
   return counts;
 }
 
-/** The data type. One replica's count costs about 8 bytes on the wire. */
+/** The data type. One replica's count costs about 8 bytes on the wire, and a fraction its digits. */
 export const counterType: DataType<Counter, CounterOp> = {
   name: 'counter',
 
@@ -112,7 +127,7 @@ export const counterType: DataType<Counter, CounterOp> = {
       for (const [replica, count] of state.counts) delta.resets.set(replica, count);
       return delta;
     }
-    requireInt64(op.by);
+    requireDecimal(op.by);
     let own = state.counts.get(site.replica);
     if (own === undefined) {
       requireLater(site, state.resets.get(site.replica)?.since ?? 0);
@@ -120,9 +135,9 @@ export const counterType: DataType<Counter, CounterOp> = {
     }
     delta.counts.set(
       site.replica,
-      op.by >= 0
-        ? { since: own.since, p: plus(own.p, op.by), n: own.n }
-        : { since: own.since, p: own.p, n: minus(own.n, op.by) },
+      isNegative(op.by)
+        ? { since: own.since, p: own.p, n: minusDecimal(own.n, op.by) }
+        : { since: own.since, p: plusDecimal(own.p, op.by), n: own.n },
     );
     return delta;
   },

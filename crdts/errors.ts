@@ -43,6 +43,27 @@ export class OverflowError extends MeshError {
   }
 }
 
+/** Thrown when INCRBYFLOAT meets a value or a step that is not a number; the state is unchanged. */
+export class NotAFloatError extends MeshError {
+  constructor() {
+    super('NOT_A_FLOAT', 'value is not a valid float');
+  }
+}
+
+/** Thrown when INCRBYFLOAT meets an infinite value or step; the state is unchanged. */
+export class NotFiniteError extends MeshError {
+  constructor() {
+    super('NOT_FINITE', 'increment would produce NaN or Infinity');
+  }
+}
+
+/** Thrown when INCRBYFLOAT meets or would make a number that is too great to be kept exactly; the state is unchanged. */
+export class FloatRangeError extends MeshError {
+  constructor() {
+    super('FLOAT_RANGE', 'value is out of the range that is counted exactly, 10^21 with either sign');
+  }
+}
+
 /** Thrown when a stamp is outside 0 … 2^53-1 or further ahead than the clock's allowed drift. */
 export class StampRangeError extends MeshError {
   constructor(message: string) {

@@ -7,6 +7,7 @@
  */
 import { type ByteString, isAscii, text, toUint8Array } from './bytes.js';
 import { type Counter, counterValue, uncovered } from './counter.js';
+import { formatDecimal, minusDecimal, parseDecimal } from './decimal.js';
 import type { Dot, ReplicaId } from './dot.js';
 import { deadlineOf, type ExpiryState } from './expiry.js';
 import type {
@@ -19,7 +20,6 @@ import type {
   ExplainedValues,
   Readable,
 } from './explanation.js';
-import { formatInteger, type Integer, parseInt64 } from './integer.js';
 import {
   isExpired,
   type KeyState,
@@ -120,7 +120,7 @@ function explainString(state: StringState): ExplainedString {
   const counts = counter === null ? [] : explainCounts(counter);
   const alive = counter?.counts.size ?? 0;
   const unloaded = register.value === UNLOADED;
-  const base = typeof register.value === 'string' ? parseInt64(register.value) : 0;
+  const base = typeof register.value === 'string' ? parseDecimal(register.value) : 0;
   const countsApplied = alive > 0 && !unloaded && base !== null;
   const value = unloaded ? UNLOADED : stringValue(state);
   return {
@@ -135,7 +135,7 @@ function explainString(state: StringState): ExplainedString {
             value: register.value === null ? null : bytes(register.value),
           },
     counts,
-    counted: formatInteger(counter === null ? 0 : counterValue(counter)),
+    counted: formatDecimal(counter === null ? 0 : counterValue(counter)),
     countsApplied,
     why: explainWinner(register, alive, countsApplied, unloaded),
   };
@@ -151,7 +151,7 @@ function explainWinner(register: Register, counts: number, applied: boolean, unl
   if (unloaded) return `${write}; ${increments} stand beside a value that is not loaded`;
   return applied
     ? `${write}; ${increments} are added to it`
-    : `${write}; ${increments} are kept aside, since it is not a 64-bit integer`;
+    : `${write}; ${increments} are kept aside, since it is not a number`;
 }
 
 function explainCounts(counter: Counter): ExplainedCount[] {
@@ -159,15 +159,15 @@ function explainCounts(counter: Counter): ExplainedCount[] {
   const all = [...new Map([...counter.resets, ...counter.counts])].sort(byReplica);
   return all.map(([replica, count]) => {
     const left = uncovered(counter, replica);
-    const total = BigInt(count.p) - BigInt(count.n);
-    const counts = BigInt(left.p) - BigInt(left.n);
+    const total = minusDecimal(count.p, count.n);
+    const counts = minusDecimal(left.p, left.n);
     return {
       replica,
       since: dotOf({ replica, stamp: count.since }),
-      increments: decimal(count.p),
-      decrements: decimal(count.n),
-      cancelled: decimal(total - counts),
-      counts: decimal(counts),
+      increments: formatDecimal(count.p),
+      decrements: formatDecimal(count.n),
+      cancelled: formatDecimal(minusDecimal(total, counts)),
+      counts: formatDecimal(counts),
     };
   });
 }
@@ -223,10 +223,6 @@ function name(dot: Dot): string {
 
 function iso(unixMs: number): string {
   return new Date(unixMs).toISOString();
-}
-
-function decimal(value: Integer): string {
-  return String(value);
 }
 
 function byReplica(a: readonly [ReplicaId, unknown], b: readonly [ReplicaId, unknown]): number {

@@ -21,7 +21,7 @@ export interface ExplainedDot {
   readonly time: string;
 }
 
-/** What one replica's increments add. Decimal strings, since they may exceed 2^53. */
+/** What one replica's increments add. Decimal strings, since they may exceed 2^53, or be fractions. */
 export interface ExplainedCount {
   readonly replica: ReplicaId;
   /** When the replica began to count. */
@@ -47,7 +47,7 @@ export interface ExplainedString {
   readonly counts: readonly ExplainedCount[];
   /** Sum of the counts. */
   readonly counted: string;
-  /** False when there are counts, but the winning value is not a 64-bit integer: they are kept aside. */
+  /** False when there are counts, but the winning value is not a number: they are kept aside. */
   readonly countsApplied: boolean;
   readonly why: string;
 }

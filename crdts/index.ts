@@ -2,6 +2,7 @@
 export * from './bytes.js';
 export * from './counter.js';
 export type { DataType } from './data-type.js';
+export * from './decimal.js';
 export * from './delta-exchange.js';
 export * from './digest.js';
 export * from './document.js';

@@ -3,25 +3,27 @@
  *
  * Conflict rule: the visible string is the winning SET's value plus every increment that no SET or DEL observed. SET and
  * DEL write the register *and* reset every count that they saw; INCR only moves a count. So concurrent increments all
- * count, whatever SET runs beside them. Onto a value that is not an integer, increments are kept but not applied.
+ * count, whatever SET runs beside them. Onto a value that is not a number, increments are kept but not applied.
  *
  * What merge must answer: which SET or DEL is the last, and which increments did it not see? (The product of the two
  * joins answers both, each on its own.)
  */
 import type { ByteString } from './bytes.js';
-import { type Counter, type CounterOp, counterType, counterValue } from './counter.js';
+import { type Counter, counterType, counterValue } from './counter.js';
 import type { DataType } from './data-type.js';
-import { compareDots, type Dot, type Site } from './dot.js';
-import { DecodeError, NotAnIntegerError, OverflowError } from './errors.js';
 import {
-  formatInteger,
-  type Integer,
-  isInt64,
-  parseInt64,
-  parseInteger,
-  plus,
-  requireInt64,
-} from './integer.js';
+  type Decimal,
+  formatDecimal,
+  isInDecimalRange,
+  isNegative,
+  parseDecimal,
+  plusDecimal,
+  readDecimal,
+  requireDecimal,
+} from './decimal.js';
+import { compareDots, type Dot, type Site } from './dot.js';
+import { DecodeError, FloatRangeError, NotAnIntegerError, OverflowError } from './errors.js';
+import { type Integer, isInt64, parseInt64, parseInteger, plus, requireInt64 } from './integer.js';
 import { isPresent, type Register, registerType, registerValue } from './register.js';
 import { asArray } from './wire.js';
 
@@ -38,8 +40,10 @@ export type StringOp =
   | { readonly op: 'write'; readonly value: ByteString }
   /** DEL. */
   | { readonly op: 'delete' }
-  /** INCRBY; the counter's own operation. */
-  | Extract<CounterOp, { op: 'add' }>;
+  /** INCRBY: the value must be a 64-bit integer. */
+  | { readonly op: 'add'; readonly by: Integer }
+  /** INCRBYFLOAT: the value may be any number. */
+  | { readonly op: 'addFloat'; readonly by: Decimal };
 
 /** Says whether the string exists: it has a value, or increments that no DEL saw. */
 export function isStringLive(state: StringState): boolean {
@@ -51,8 +55,8 @@ export function stringValue(state: StringState): ByteString | null {
   if (!isStringLive(state)) return null;
   const value = registerValue(state.register);
   if (state.counter === null || state.counter.counts.size === 0) return value;
-  const base = value === null ? 0 : parseInt64(value);
-  return base === null ? value : formatInteger(plus(base, counterValue(state.counter)));
+  const base = value === null ? 0 : parseDecimal(value);
+  return base === null ? value : formatDecimal(plusDecimal(base, counterValue(state.counter)));
 }
 
 /** The greatest dot that makes the string live: decides which type is visible where two regions chose differently. */
@@ -77,6 +81,34 @@ export function incremented(current: ByteString | null, by: Integer): Integer {
   return next;
 }
 
+/**
+ * What INCRBYFLOAT would make of a string. Throws NotAFloatError and NotFiniteError as Valkey does, FloatRangeError for what
+ * would leave the range of exact decimals.
+ */
+export function incrementedFloat(current: ByteString | null, by: Decimal): Decimal {
+  requireDecimal(by);
+  const base = current === null ? 0 : readDecimal(current);
+  const next = plusDecimal(base, by);
+  // As above: what leads back is allowed.
+  if (!isInDecimalRange(next) && isNegative(next) === isNegative(by)) throw new FloatRangeError();
+  return next;
+}
+
+/** Throws what INCRBY or INCRBYFLOAT throws for a string in this state. */
+function checkAdd(state: StringState, op: Extract<StringOp, { readonly by: unknown }>): void {
+  const current = stringValue(state);
+  if (op.op === 'addFloat') {
+    incrementedFloat(current, op.by);
+    return;
+  }
+  requireInt64(op.by);
+  // Only concurrent increments may lead out of 64 bits: a value that was SET beyond them is text.
+  const base = registerValue(state.register);
+  const isCountable = (value: ByteString | null) => value === null || parseInt64(value) !== null;
+  if (!isCountable(base) && !isCountable(current)) throw new NotAnIntegerError();
+  incremented(current, op.by);
+}
+
 /** The data type. */
 export const stringType: DataType<StringState, StringOp> = {
   name: 'string',
@@ -84,13 +116,13 @@ export const stringType: DataType<StringState, StringOp> = {
   empty: () => ({ register: registerType.empty(), counter: null }),
 
   mutate(state, op, site: Site) {
-    if (op.op === 'add') {
-      requireInt64(op.by);
-      const base = registerValue(state.register);
-      // Only concurrent increments may lead out of 64 bits: a value that was SET beyond them is text.
-      if (base !== null && parseInt64(base) === null) throw new NotAnIntegerError();
-      incremented(stringValue(state), op.by);
-      const counter = counterType.mutate(state.counter ?? counterType.empty(), op, site);
+    if (op.op === 'add' || op.op === 'addFloat') {
+      checkAdd(state, op);
+      const counter = counterType.mutate(
+        state.counter ?? counterType.empty(),
+        { op: 'add', by: op.by },
+        site,
+      );
       return { register: registerType.empty(), counter };
     }
     const counted = state.counter !== null && state.counter.counts.size > 0;

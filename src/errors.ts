@@ -7,9 +7,12 @@ import { MeshError } from '../crdts/errors.js';
 export {
   ArgumentError,
   DecodeError,
+  FloatRangeError,
   InvariantError,
   MeshError,
+  NotAFloatError,
   NotAnIntegerError,
+  NotFiniteError,
   OverflowError,
   StampRangeError,
   WrongTypeError,

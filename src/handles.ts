@@ -107,7 +107,9 @@ export class RegisterHandle<F extends Form = 'text'> {
   }
 }
 
-/** A string key as a counter: every region's increments count. */
+/**
+ * A string key as a counter: every region's increments count. Of integers only: a value that INCRBYFLOAT gave a fraction is none.
+ */
 export class CounterHandle {
   readonly #engine: Engine;
   readonly #key: ByteString;

@@ -10,6 +10,9 @@ test('keeps the code and the name of every error', () => {
     DecodeError: 'DECODE',
     WrongTypeError: 'WRONGTYPE',
     NotAnIntegerError: 'NOT_AN_INTEGER',
+    NotAFloatError: 'NOT_A_FLOAT',
+    NotFiniteError: 'NOT_FINITE',
+    FloatRangeError: 'FLOAT_RANGE',
     OverflowError: 'OVERFLOW',
     StampRangeError: 'STAMP_RANGE',
     ArgumentError: 'ARGUMENT',
@@ -30,7 +33,9 @@ test('keeps the code and the name of every error', () => {
   assert.equal(classes.length, Object.keys(pinned).length, 'an error class is not pinned');
 });
 
-test('says of integers what Valkey says', () => {
+test('says of numbers what Valkey says', () => {
+  assert.equal(new crdts.NotAFloatError().message, 'value is not a valid float');
+  assert.equal(new crdts.NotFiniteError().message, 'increment would produce NaN or Infinity');
   assert.equal(new crdts.NotAnIntegerError().message, 'value is not an integer or out of range');
   assert.equal(new crdts.OverflowError().message, 'increment or decrement would overflow');
   assert.equal(new crdts.WrongTypeError().message, 'Operation against a key holding the wrong kind of value');

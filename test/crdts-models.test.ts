@@ -24,9 +24,11 @@ import {
   expectedMembers,
   expectedSiblings,
   expectedString,
+  fromUnits,
   lastValue,
   type Past,
   pastOf,
+  units,
 } from './support/crdt-oracle.js';
 import { check, Random } from './support/crdt-runs.js';
 import {
@@ -93,7 +95,7 @@ testOracle(
   (past) => lastValue(past, (op) => op.value) ?? null,
   (state) => state.value,
 );
-testOracle(counterSubject, expectedCount, (state) => BigInt(counterValue(state)));
+testOracle(counterSubject, expectedCount, (state) => units(String(counterValue(state))));
 testOracle(stringSubject, expectedString, stringValue);
 testOracle(setSubject, expectedMembers, sortedMembers);
 testOracle(
@@ -115,9 +117,12 @@ testTurns(
   counterSubject,
   () => {
     let sum = 0n;
-    return { apply: (op) => (sum = op.op === 'add' ? sum + BigInt(op.by) : 0n), value: () => sum };
+    return {
+      apply: (op) => (sum = op.op === 'add' ? sum + units(String(op.by))! : 0n),
+      value: () => sum,
+    };
   },
-  (state) => BigInt(counterValue(state)),
+  (state) => units(String(counterValue(state))),
 );
 testTurns(
   stringSubject,
@@ -126,7 +131,7 @@ testTurns(
     return {
       apply(op) {
         if (op.op === 'write') now = op.value;
-        else now = op.op === 'delete' ? null : (BigInt(now ?? 0) + BigInt(op.by)).toString();
+        else now = op.op === 'delete' ? null : fromUnits(units(now ?? '0')! + units(String(op.by))!);
       },
       value: () => now,
     };
@@ -178,7 +183,7 @@ testTurns(
         if (command.op === 'SET') [string, members] = [command.value, new Set()];
         if (command.op === 'DEL') [string, members] = [null, new Set()];
         if (command.op === 'DEL' || (command.op === 'SET' && !command.keepTtl)) deadline = null;
-        if (command.op === 'INCRBY') string = (BigInt(string ?? 0) + BigInt(command.by)).toString();
+        if ('by' in command) string = fromUnits(units(string ?? '0')! + units(String(command.by))!);
         if (command.op === 'SADD') for (const member of command.members) members.add(member);
         if (command.op === 'SREM') for (const member of command.members) members.delete(member);
         if (command.op === 'PEXPIREAT') deadline = command.at;
@@ -222,8 +227,9 @@ test('key: each sub-state is what the oracle says, and the visible type is the s
         part(past, (command, observed) => {
           if (command.op === 'SET') return { op: 'write', value: command.value } as const;
           if (command.op === 'INCRBY') return { op: 'add', by: command.by } as const;
+          if (command.op === 'INCRBYFLOAT') return { op: 'addFloat', by: command.by } as const;
           // A DEL that saw no string writes none.
-          const saw = observed.some(({ op }) => op === 'SET' || op === 'INCRBY');
+          const saw = observed.some(({ op }) => op === 'SET' || op === 'INCRBY' || op === 'INCRBYFLOAT');
           return command.op === 'DEL' && saw ? ({ op: 'delete' } as const) : null;
         }),
       );

@@ -17,6 +17,7 @@ import {
   MIN_INT64,
   membersOf,
   mergeKeyState,
+  NotAFloatError,
   NotAnIntegerError,
   OverflowError,
   registerType,
@@ -84,7 +85,8 @@ test('refuses increments that are no 64-bit integers', () => {
   const string = stringType.empty();
   for (const by of [Number.NaN, Number.NEGATIVE_INFINITY, 0.5, 2 ** 53, MAX_INT64 + 1n, '1', undefined]) {
     const op = { op: 'add', by: by as number } as const;
-    assert.throws(() => counterType.mutate(counter, op, at(1)), NotAnIntegerError);
+    // A counter takes fractions, in their own form, and integers that a string's INCRBY doesn't.
+    if (by !== MAX_INT64 + 1n) assert.throws(() => counterType.mutate(counter, op, at(1)), NotAFloatError);
     assert.throws(() => stringType.mutate(string, op, at(1)), NotAnIntegerError);
   }
 });
@@ -100,10 +102,22 @@ test('refuses to count on a string that Valkey would not count on', () => {
   }
 });
 
-test('keeps increments beside a number past 64 bits as it does beside text', () => {
-  const state = stringOf('9223372036854775808');
-  state.counter = { counts: new Map([['B', { since: 1, p: 1, n: 0 }]]), resets: new Map() };
-  assert.equal(stringValue(state), '9223372036854775808');
+test('adds concurrent increments to any number, and lets INCR go on from a 64-bit one only', () => {
+  const over = (value: string): StringState => {
+    const state = stringOf(value);
+    state.counter = { counts: new Map([['B', { since: 1, p: 1, n: 0 }]]), resets: new Map() };
+    return state;
+  };
+  const add = (state: StringState, by: number) => stringType.mutate(state, { op: 'add', by }, at(2));
+  const past = over('9223372036854775808');
+  assert.equal(stringValue(past), '9223372036854775809');
+  assert.throws(() => add(past, -2), NotAnIntegerError, 'it was SET past 64 bits');
+  stringType.merge(past, stringType.mutate(past, { op: 'addFloat', by: -5 }, at(2)));
+  stringType.merge(past, add(past, -2));
+  assert.equal(stringValue(past), '9223372036854775802');
+  const half = over('1.5');
+  assert.equal(stringValue(half), '2.5');
+  assert.throws(() => add(half, 1), NotAnIntegerError);
 });
 
 test('overflows as Valkey does, and leads back what concurrent increments carried out of range', () => {

@@ -7,6 +7,7 @@ import {
   emptyKeyState,
   MAX_INT64,
   mergeKeyState,
+  NotAnIntegerError,
   OverflowError,
   stringValue,
 } from '../crdts/index.js';
@@ -143,6 +144,28 @@ test('row 14: an increment that a DEL did not see starts from 0', () => {
   w.sync();
   b.incr(1);
   assert.equal(w.get(), '1');
+});
+
+test('row 15: fractions and integers of all regions add up to the same bytes', () => {
+  const { w, a, b, c } = world('A', 'B', 'C');
+  a.incrFloat('1.1');
+  b.incrFloat('1.9');
+  c.incr(2);
+  assert.equal(w.get(), '5');
+  c.incr(1);
+  assert.equal(w.get(), '6', 'what adds up to a whole number is an integer');
+  a.incrFloat('0.1');
+  assert.throws(() => a.incr(1), NotAnIntegerError);
+  assert.equal(w.get(), '6.1');
+  b.set('3.0');
+  assert.equal(w.get(), '3.0');
+  b.incrFloat('1.1');
+  assert.equal(w.get(), '4.1');
+  a.incrFloat('-0.05');
+  b.set('1e2');
+  assert.equal(w.get(), '99.95', 'the SET did not see the other increment');
+  a.incrFloat('-99.95');
+  assert.equal(w.get(), '0');
 });
 
 test('row 16: an increment beside text is kept and not applied', () => {

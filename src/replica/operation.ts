@@ -6,6 +6,7 @@
  * a consistent state, and what a batch changes is one frame: visible as a whole in every region, or not at all.
  */
 import type { ByteString } from '../../crdts/bytes.js';
+import type { Decimal } from '../../crdts/decimal.js';
 
 /** What an operation needs of one key. The key's type, expiry and set context always come. */
 export interface Need {
@@ -43,6 +44,11 @@ export interface Transaction {
   checkSet(key: ByteString, value: ByteString): void;
   /** Adds to an integer; an absent key counts as 0. Needs `value`. Throws WrongTypeError, NotAnIntegerError or OverflowError. */
   increment(key: ByteString, by: bigint): bigint;
+  /**
+   * Adds to a number, exactly; an absent key counts as 0. Needs `value`. Throws WrongTypeError, NotAFloatError, NotFiniteError or
+   * FloatRangeError, and NotAnIntegerError where the key's rule says counter and `by` isn't a 64-bit integer.
+   */
+  incrementFloat(key: ByteString, by: Decimal): Decimal;
   /** Removes a key of any type; says whether it was there. */
   delete(key: ByteString): boolean;
   /** Adds members; gives how many were absent. Needs these `members`. Throws WrongTypeError. */

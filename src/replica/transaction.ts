@@ -6,9 +6,10 @@
  * machine's clock says, so regions agree on what a deadline cut off.
  */
 import type { ByteString } from '../../crdts/bytes.js';
+import { type Decimal, isWhole } from '../../crdts/decimal.js';
 import type { Site } from '../../crdts/dot.js';
 import { type Deadline, deadlineOf, expiryType, MAX_DEADLINE_MS } from '../../crdts/expiry.js';
-import { type Integer, integer, parseInt64 } from '../../crdts/integer.js';
+import { type Integer, integer, isInt64, parseInt64 } from '../../crdts/integer.js';
 import {
   appendKeyDelta,
   emptyKeyState,
@@ -21,7 +22,14 @@ import { hasValues, valuesType } from '../../crdts/policy.js';
 import { UNLOADED } from '../../crdts/register.js';
 import type { Rule } from '../../crdts/rules.js';
 import { type HybridClock, stampMs } from '../../crdts/stamp.js';
-import { incremented, isStringLive, stringType, stringValue } from '../../crdts/string-key.js';
+import {
+  incremented,
+  incrementedFloat,
+  isStringLive,
+  type StringOp,
+  stringType,
+  stringValue,
+} from '../../crdts/string-key.js';
 import {
   ArgumentError,
   InvariantError,
@@ -128,27 +136,23 @@ export class BatchTransaction implements Transaction {
   }
 
   increment(key: ByteString, by: bigint): bigint {
-    const record = this.#record(key);
-    const rule = this.#rules.of(key);
-    if (rule.type === 'set') throw new RuleError('the rule for this key says that it holds a set');
-    if (!rule.compact)
-      throw new RuleError(`the rule for this key (${rule.policy}) takes whole values: write it with SET`);
-    const exists = this.#holds(record, 'string');
-    if (exists && winningPart(record.state) !== 'string') {
-      throw new RuleError('this key was written under another rule: SET it anew before counting on it');
-    }
+    const { record, current } = this.#countable(key);
     const step = integer(by);
-    if (!exists) {
-      const next = incremented(null, step);
-      this.#sweep(record);
-      this.#count(record, step);
-      return BigInt(next);
-    }
-    // Before anything else: the data type knows which values can't be counted on.
-    const delta = stringType.mutate(record.state.string!, { op: 'add', by: step }, this.#stamp());
-    const next: Integer = incremented(stringValue(record.state.string!), step);
-    this.#apply(record, { ...emptyKeyState(), string: delta });
+    const next: Integer = incremented(current, step);
+    this.#count(record, current !== null, { op: 'add', by: step });
     return BigInt(next);
+  }
+
+  incrementFloat(key: ByteString, by: Decimal): Decimal {
+    if (this.#rules.of(key).type === 'counter') {
+      this.#countable(key);
+      if (!isWhole(by) || !isInt64(by)) throw new NotAnIntegerError();
+      return integer(this.increment(key, BigInt(by)));
+    }
+    const { record, current } = this.#countable(key);
+    const next = incrementedFloat(current, by);
+    this.#count(record, current !== null, { op: 'addFloat', by });
+    return next;
   }
 
   delete(key: ByteString): boolean {
@@ -226,12 +230,25 @@ export class BatchTransaction implements Transaction {
     return rule;
   }
 
-  #count(record: KeyRecord, step: Integer): void {
-    const state = record.state.string ?? stringType.empty();
-    this.#apply(record, {
-      ...emptyKeyState(),
-      string: stringType.mutate(state, { op: 'add', by: step }, this.#stamp()),
-    });
+  /** A key that may be counted on, and its string; null when it doesn't exist. Throws WrongTypeError and RuleError. */
+  #countable(key: ByteString): { readonly record: KeyRecord; readonly current: ByteString | null } {
+    const record = this.#record(key);
+    const rule = this.#rules.of(key);
+    if (rule.type === 'set') throw new RuleError('the rule for this key says that it holds a set');
+    if (!rule.compact)
+      throw new RuleError(`the rule for this key (${rule.policy}) takes whole values: write it with SET`);
+    if (!this.#holds(record, 'string')) return { record, current: null };
+    if (winningPart(record.state) !== 'string') {
+      throw new RuleError('this key was written under another rule: SET it anew before counting on it');
+    }
+    return { record, current: stringValue(record.state.string!) };
+  }
+
+  #count(record: KeyRecord, exists: boolean, op: Extract<StringOp, { readonly by: unknown }>): void {
+    if (!exists) this.#sweep(record);
+    // The data type knows which values can't be counted on; it throws before anything has changed.
+    const string = stringType.mutate(record.state.string ?? stringType.empty(), op, this.#stamp());
+    this.#apply(record, { ...emptyKeyState(), string });
   }
 
   /** The visible string of a key that holds one. */

@@ -5,8 +5,8 @@
  * |---|---|
  * | {@link CommandError} (syntax, arity, unknown command …) | its own text, which is Valkey's |
  * | WRONGTYPE | `WRONGTYPE Operation against a key holding the wrong kind of value` |
- * | NOT_AN_INTEGER, OVERFLOW | `ERR` + Valkey's text |
- * | LIMIT, ARGUMENT, RULE | `ERR` + message; nothing was written |
+ * | NOT_AN_INTEGER, OVERFLOW, NOT_A_FLOAT, NOT_FINITE | `ERR` + Valkey's text |
+ * | LIMIT, ARGUMENT, RULE, FLOAT_RANGE | `ERR` + message; nothing was written |
  * | STORE_REFUSED | Valkey's own prefix where it has one (`OOM`, `READONLY`, `MISCONF` …), else `ERR`; nothing was written |
  * | STORE_UNAVAILABLE, STORE_RESET on a read | `MASTERDOWN …`: clients may try again by themselves |
  * | STORE_UNAVAILABLE, STORE_RESET on a write | `STOREDOWN …`: nobody knows whether it took effect. No client library repeats a command because of an unknown prefix, so an INCR isn't counted twice behind the user's back |
@@ -57,6 +57,9 @@ export function describeError(error: unknown, wrote: boolean): string | null {
       return `WRONGTYPE ${error.message}`;
     case 'NOT_AN_INTEGER':
     case 'OVERFLOW':
+    case 'NOT_A_FLOAT':
+    case 'NOT_FINITE':
+    case 'FLOAT_RANGE':
     case 'LIMIT':
     case 'RULE':
     case 'ARGUMENT':

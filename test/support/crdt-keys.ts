@@ -5,11 +5,14 @@ import {
   bodyDigest,
   cloneKeyState,
   type Deadline,
+  type Decimal,
   type ExpiryOp,
   emptyKeyState,
   expiryType,
+  type Fraction,
   type Integer,
   incremented,
+  incrementedFloat,
   isExpired,
   type KeyState,
   mergeKeyState,
@@ -32,6 +35,7 @@ import type { Random } from './crdt-runs.js';
 export type Command =
   | { readonly op: 'SET'; readonly value: ByteString; readonly keepTtl?: boolean }
   | { readonly op: 'INCRBY'; readonly by: Integer }
+  | { readonly op: 'INCRBYFLOAT'; readonly by: Decimal }
   | { readonly op: 'SADD' | 'SREM'; readonly members: readonly ByteString[] }
   | { readonly op: 'DEL' }
   | { readonly op: 'PEXPIREAT'; readonly at: Deadline };
@@ -61,6 +65,9 @@ export function commandDelta(state: KeyState, command: Command, site: Site): Key
     case 'INCRBY':
       delta.string = onString(state, { op: 'add', by: command.by }, site);
       break;
+    case 'INCRBYFLOAT':
+      delta.string = onString(state, { op: 'addFloat', by: command.by }, site);
+      break;
     case 'SADD':
       delta.set = onSet(state, { op: 'add', members: command.members }, site);
       break;
@@ -85,16 +92,20 @@ export function commandDeltaAt(state: KeyState, command: Command, nowMs: number,
 }
 
 export const MEMBERS = ['a', 'b', 'c', 'dd', '\xff\x00', ''] as ByteString[];
-const VALUES = ['', '0', '7', '-12', '9007199254740993', 'abc', '\x80\xff'] as ByteString[];
+const VALUES = ['', '0', '7', '-12', '3.0', '-.25', '9007199254740993', 'abc', '\x80\xff'] as ByteString[];
 export const STEPS: readonly Integer[] = [1, 2, -1, -3, 10, Number.MAX_SAFE_INTEGER, -9007199254740993n];
+
+export const FLOAT_STEPS = ['0.1', '-0.3', '2.5', '-0.00000000000000001', '12345678.125'] as Fraction[];
 
 export function anyValue(random: Random): ByteString {
   return random.pick(VALUES);
 }
 
-function canAdd(state: KeyState, by: Integer): boolean {
+function canAdd(state: KeyState, command: Extract<Command, { by: unknown }>): boolean {
+  const current = state.string && stringValue(state.string);
   try {
-    incremented(state.string && stringValue(state.string), by);
+    if (command.op === 'INCRBYFLOAT') incrementedFloat(current, command.by);
+    else incremented(current, command.by);
     return true;
   } catch {
     return false;
@@ -112,8 +123,10 @@ export function anyCommand(state: KeyState, random: Random): Command | null {
     return { op: 'PEXPIREAT', at: random.chance(25) ? null : random.below(1e9) };
   }
   if (type === 'string' || (type === 'none' && choice < 8)) {
-    const by = random.pick(STEPS);
-    return canAdd(state, by) ? { op: 'INCRBY', by } : null;
+    const command: Extract<Command, { by: unknown }> = random.chance(35)
+      ? { op: 'INCRBYFLOAT', by: random.pick<Decimal>([...FLOAT_STEPS, ...STEPS]) }
+      : { op: 'INCRBY', by: random.pick(STEPS) };
+    return canAdd(state, command) ? command : null;
   }
   return { op: random.chance(60) ? 'SADD' : 'SREM', members: random.some(MEMBERS, 3) };
 }

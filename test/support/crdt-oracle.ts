@@ -51,13 +51,31 @@ export function expectedMembers(past: Past<SetOp>): ByteString[] {
     .sort();
 }
 
+/** A number's text in units of 10^-17, told without the library; null when it is no number. */
+export function units(value: string): bigint | null {
+  const match = /^(-?)(\d*)(?:\.(\d*))?$/.exec(value);
+  if (match === null || !/\d/.test(value)) return null;
+  const [, sign, whole, fraction = ''] = match;
+  const size = BigInt(`${whole}${fraction}${'0'.repeat(17 - fraction.length)}`);
+  return sign === '-' ? -size : size;
+}
+
+/** The text of a number of units. */
+export function fromUnits(all: bigint): string {
+  const size = all < 0n ? -all : all;
+  const fraction = String(10n ** 17n + (size % 10n ** 17n)).slice(1);
+  const text = `${size / 10n ** 17n}.${fraction}`.replace(/\.?0+$/, '');
+  return all < 0n ? `-${text}` : text;
+}
+
+/** What was added, in units of 10^-17. */
 export function expectedCount(past: Past<CounterOp>): bigint {
   const kept = survivors(
     past,
     (op) => op.op === 'add',
     (op) => op.op === 'reset',
   );
-  return kept.reduce((sum, { op }) => sum + (op.op === 'add' ? BigInt(op.by) : 0n), 0n);
+  return kept.reduce((sum, { op }) => sum + (op.op === 'add' ? units(String(op.by))! : 0n), 0n);
 }
 
 /** The value of the write with the greatest dot; undefined when nothing was written. */
@@ -70,21 +88,17 @@ export function lastValue<Op>(
   return written(writes.reduce((last, next) => (compareDots(next.site, last.site) > 0 ? next : last)).op);
 }
 
-const isDecimal = (value: ByteString) =>
-  /^(0|-?[1-9]\d*)$/.test(value) && BigInt.asIntN(64, BigInt(value)) === BigInt(value);
-
 export function expectedString(past: Past<StringOp>): string | null {
   const base =
     lastValue(past, (op) => (op.op === 'write' ? op.value : op.op === 'delete' ? null : undefined)) ?? null;
   const kept = survivors(
     past,
-    (op) => op.op === 'add',
-    (op) => op.op !== 'add',
+    (op) => 'by' in op,
+    (op) => !('by' in op),
   );
-  if (kept.length === 0 || (base !== null && !isDecimal(base))) return base;
-  return kept
-    .reduce((sum, { op }) => sum + (op.op === 'add' ? BigInt(op.by) : 0n), BigInt(base ?? 0))
-    .toString();
+  const start = base === null ? 0n : units(base);
+  if (kept.length === 0 || start === null) return base;
+  return fromUnits(kept.reduce((sum, { op }) => sum + ('by' in op ? units(String(op.by))! : 0n), start));
 }
 
 /** The values of the writes that nothing later replaced, sorted. */

@@ -2,11 +2,13 @@
 import {
   type ByteString,
   counterType,
+  type Decimal,
   expiryType,
-  type Integer,
   incremented,
+  incrementedFloat,
   multiValueType,
   registerType,
+  type StringOp,
   type StringState,
   setType,
   stringType,
@@ -14,7 +16,8 @@ import {
   valuesType,
 } from '../../crdts/index.js';
 import { subjectOf } from './crdt-history.js';
-import { anyValue, MEMBERS, STEPS } from './crdt-keys.js';
+import { anyValue, FLOAT_STEPS, MEMBERS, STEPS } from './crdt-keys.js';
+import type { Random } from './crdt-runs.js';
 
 export const registerSubject = subjectOf(registerType, (_state, random) => ({
   op: 'write' as const,
@@ -22,23 +25,30 @@ export const registerSubject = subjectOf(registerType, (_state, random) => ({
 }));
 
 export const counterSubject = subjectOf(counterType, (_state, random) =>
-  random.chance(25) ? { op: 'reset' as const } : { op: 'add' as const, by: random.pick(STEPS) },
+  random.chance(25)
+    ? { op: 'reset' as const }
+    : { op: 'add' as const, by: random.pick([...STEPS, ...FLOAT_STEPS]) },
 );
 
-function canAdd(state: StringState, by: Integer): boolean {
+/** What a client could send next: INCRBY, INCRBYFLOAT, or neither. */
+function anyAdd(state: StringState, random: Random): StringOp | null {
+  const float = random.chance(40);
+  const op: StringOp = float
+    ? { op: 'addFloat', by: random.pick<Decimal>([...STEPS, ...FLOAT_STEPS]) }
+    : { op: 'add', by: random.pick(STEPS) };
   try {
-    incremented(stringValue(state), by);
-    return true;
+    if (op.op === 'addFloat') incrementedFloat(stringValue(state), op.by);
+    else incremented(stringValue(state), op.by);
+    return op;
   } catch {
-    return false;
+    return null;
   }
 }
 
 export const stringSubject = subjectOf(stringType, (state, random) => {
   if (random.chance(25)) return { op: 'write' as const, value: anyValue(random) };
   if (random.chance(20)) return { op: 'delete' as const };
-  const by = random.pick(STEPS);
-  return canAdd(state, by) ? { op: 'add' as const, by } : null;
+  return anyAdd(state, random);
 });
 
 export const setSubject = subjectOf(setType, (_state, random) => {

@@ -8,6 +8,7 @@ import {
   type KeyState,
   membersOf,
   mergeKeyState,
+  readDecimal,
   STAMP_EPOCH_MS,
   stringValue,
   visibleType,
@@ -76,6 +77,7 @@ export class Region {
 
   set = (value: string) => this.do({ op: 'SET', value: value as ByteString });
   incr = (by: Integer) => this.do({ op: 'INCRBY', by });
+  incrFloat = (by: string) => this.do({ op: 'INCRBYFLOAT', by: readDecimal(by) });
   del = () => this.do({ op: 'DEL' });
   sadd = (...members: string[]) => this.do({ op: 'SADD', members: members as ByteString[] });
   srem = (...members: string[]) => this.do({ op: 'SREM', members: members as ByteString[] });

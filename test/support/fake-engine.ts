@@ -3,7 +3,9 @@
  * and reads are asynchronous, as they are in a node, and can be held back to see what the door does meanwhile.
  */
 import type { ByteString } from '../../crdts/bytes.js';
+import { type Decimal, formatDecimal } from '../../crdts/decimal.js';
 import { globMatches } from '../../crdts/glob.js';
+import { incrementedFloat } from '../../crdts/string-key.js';
 import type { Engine, NodeStatus, PeerStatus } from '../../src/engine.js';
 import {
   InvariantError,
@@ -237,6 +239,12 @@ class FakeTransaction implements Transaction {
     const sum = BigInt(old) + by;
     if (sum > MAX || sum < MIN) throw new OverflowError();
     this.set(key, String(sum) as ByteString, 'keep');
+    return sum;
+  }
+
+  incrementFloat(key: ByteString, by: Decimal): Decimal {
+    const sum = incrementedFloat(this.get(key), by);
+    this.set(key, formatDecimal(sum), 'keep');
     return sum;
   }
 

@@ -19,6 +19,7 @@ export interface EngineUnderTest {
 
 const WRONGTYPE = '-WRONGTYPE Operation against a key holding the wrong kind of value\r\n';
 const NOT_INTEGER = '-ERR value is not an integer or out of range\r\n';
+const NOT_FLOAT = '-ERR value is not a valid float\r\n';
 const SYNTAX = '-ERR syntax error\r\n';
 const NIL = '$-1\r\n';
 const OK = '+OK\r\n';
@@ -137,6 +138,34 @@ const TRANSCRIPTS: Readonly<Record<string, readonly (readonly [command: string, 
     ['GET|c', bulk('text')],
     ['SET|c| 1', OK],
     ['INCR|c', NOT_INTEGER],
+  ],
+  fractions: [
+    ['INCRBYFLOAT|f|1.1', bulk('1.1')],
+    ['INCRBYFLOAT|f|1.90', bulk('3')],
+    ['INCR|f', int(4)],
+    ['INCRBYFLOAT|f|-.5', bulk('3.5')],
+    ['INCR|f', NOT_INTEGER],
+    ['GET|f', bulk('3.5')],
+    ['INCRBYFLOAT|f|5.0e3', bulk('5003.5')],
+    ['INCRBYFLOAT|f|-5003.5', bulk('0')],
+    ['INCRBYFLOAT|f|-0', bulk('0')],
+    ['INCRBYFLOAT|f|x', NOT_FLOAT],
+    ['INCRBYFLOAT|f| 1', NOT_FLOAT],
+    ['INCRBYFLOAT|f|1 ', NOT_FLOAT],
+    ['INCRBYFLOAT|f|', NOT_FLOAT],
+    ['INCRBYFLOAT|f|nan', NOT_FLOAT],
+    ['INCRBYFLOAT|f|1e9999', NOT_FLOAT],
+    ['INCRBYFLOAT|f|-inf', '-ERR increment would produce NaN or Infinity\r\n'],
+    ['INCRBYFLOAT|f', "-ERR wrong number of arguments for 'incrbyfloat' command\r\n"],
+    ['GET|f', bulk('0')],
+    ['SET|f|3.0|EX|100', OK],
+    ['INCRBYFLOAT|f|1.1', bulk('4.1')],
+    ['TTL|f', int(100)],
+    ['SET|f|text', OK],
+    ['INCRBYFLOAT|f|1', NOT_FLOAT],
+    ['INCRBYFLOAT|f|inf', NOT_FLOAT],
+    ['SADD|fs|m', int(1)],
+    ['INCRBYFLOAT|fs|x', '-WRONGTYPE Operation against a key holding the wrong kind of value\r\n'],
   ],
   'keeps sets': [
     ['SADD|s|a|b|a', int(2)],

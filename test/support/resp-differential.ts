@@ -59,6 +59,8 @@ class CommandSource {
   }
 
   #key = (): string => this.#pick(['a', 'b', 'c', 'd', 'e', 'k\x00\xff', 's1', 's2', 's3', 's\r\n']);
+  /** Keys that hold no number of more digits than a long double keeps. */
+  #floatKey = (): string => this.#pick(['f1', 'f2', 'f3']);
   #value = (): string =>
     this.#pick([
       '',
@@ -90,6 +92,37 @@ class CommandSource {
       ' 1',
       '1.5',
       '-0',
+    ]);
+
+  /** Sums of these are exact in Valkey's long double too: their fractions are powers of two. */
+  #float = (): string =>
+    this.#pick([
+      '0.5',
+      '-0.25',
+      '1.125',
+      '+.75',
+      '3.',
+      '-0',
+      '007.50',
+      '5.0e3',
+      '2.5E-1',
+      '-1e2',
+      '1000000',
+      '-0.0625',
+      'inf',
+      '-Infinity',
+      'nan',
+      'abc',
+      '',
+      ' 1',
+      '1 ',
+      '1e',
+      '.',
+      '+',
+      '1.5.',
+      '1_0',
+      '1,5',
+      '1e9999',
     ]);
 
   #time(unit: string): string {
@@ -149,6 +182,12 @@ class CommandSource {
       () => exact('APPEND', key, this.#value()),
       () => exact(this.#pick(['INCR', 'DECR']), key),
       () => exact(this.#pick(['INCRBY', 'DECRBY']), key, this.#number()),
+      () => exact('INCRBYFLOAT', this.#floatKey(), this.#float()),
+      () => exact('INCRBYFLOAT', this.#floatKey(), this.#float()),
+      () => exact('SET', this.#floatKey(), this.#float()),
+      () => exact(this.#pick(['GET', 'INCR', 'DECR', 'STRLEN', 'GETDEL']), this.#floatKey()),
+      () => exact(this.#pick(['SADD', 'SREM']), 'fs', 'm'),
+      () => exact('INCRBYFLOAT', 'fs', this.#pick(['abc', 'inf'])),
       () => exact('SADD', key, ...this.#some(this.#member, 5)),
       () => exact('SADD', this.#pick(['s1', 's2', 's3']), ...this.#some(this.#member, 5)),
       () => exact('SREM', key, ...this.#some(this.#member, 5)),
