@@ -1,0 +1,63 @@
+/**
+ * `npm run bench [-- NAME…] [--json FILE]`: runs benchmarks (all, or those named), prints a row per case, and writes the rows.
+ * BENCH_SCALE=0.1 makes the work smaller, BENCH_ROUNDS=9 the medians steadier.
+ */
+import { writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import { type Bench, line, machine, type Row, versionOf } from './harness.js';
+import { mergeBench } from './merge.js';
+import { sizesBench } from './sizes.js';
+
+/** Every benchmark: a new one is one more file, and one more name here. */
+const BENCHES: readonly Bench[] = [mergeBench, sizesBench];
+
+class UsageError extends Error {}
+
+function chosen(names: readonly string[]): readonly Bench[] {
+  for (const name of names) {
+    if (!BENCHES.some((bench) => bench.name === name)) {
+      throw new UsageError(
+        `there is no benchmark ${name}: choose among ${BENCHES.map((bench) => bench.name).join(', ')}`,
+      );
+    }
+  }
+  return names.length === 0 ? BENCHES : BENCHES.filter((bench) => names.includes(bench.name));
+}
+
+function positive(name: string, usual: number): number {
+  const value = Number(process.env[name] ?? usual);
+  if (!(value > 0)) throw new UsageError(`${name} must be a number above 0`);
+  return value;
+}
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    options: { json: { type: 'string' } },
+    allowPositionals: true,
+  });
+  const benches = chosen(positionals);
+  const scale = positive('BENCH_SCALE', 1);
+  const rounds = Math.ceil(positive('BENCH_ROUNDS', 5));
+  const print = (text: string): void => void process.stdout.write(`${text}\n`);
+  print(`${machine()}; scale ${scale}, median of ${rounds} rounds`);
+  const rows: Row[] = [];
+  for (const bench of benches) {
+    print(`\n${bench.name}: ${bench.about}`);
+    if (bench.packages.length > 0) print(`  ${bench.packages.map(versionOf).join(', ')}`);
+    const done = (row: Row): void => {
+      rows.push(row);
+      print(line(row));
+    };
+    await bench.run({ scale, rounds, done });
+  }
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 1)}\n`);
+}
+
+try {
+  await main();
+} catch (error) {
+  const misused =
+    error instanceof UsageError || (error as { code?: string }).code?.startsWith('ERR_PARSE_ARGS');
+  process.stderr.write(`bench: ${misused ? (error as Error).message : (error as Error).stack}\n`);
+  process.exitCode = misused ? 2 : 1;
+}
