@@ -3,6 +3,7 @@ import { HybridClock } from '../crdts/stamp.js';
 import type { Engine, NodeStatus, PeerStatus } from './engine.js';
 import { StoppedError, StoreUnavailableError } from './errors.js';
 import { FrameLog } from './frame-log.js';
+import { replicaHash } from './mesh/identity.js';
 import { createLibp2pMesh } from './mesh/libp2p.js';
 import type { Mesh } from './mesh/mesh.js';
 import { type CheckedOptions, checkOptions } from './node-options.js';
@@ -17,6 +18,7 @@ import type { Store, StoreFacts } from './store/store.js';
 import { totalDigest } from './sync/state-transfer.js';
 import { Sync } from './sync/sync.js';
 import { waitForRegions } from './sync/wait-for-regions.js';
+import type { Cancel } from './timers.js';
 import { VERSION } from './version.js';
 
 /** What the parts of a node tell its owner. */
@@ -41,6 +43,7 @@ export class NodeCore implements Engine {
   #facts: StoreFacts;
   #state: NodeStatus['state'] = 'starting';
   #conflicts = 0;
+  #watch: Cancel = () => {};
   #stopping: Promise<void> | null = null;
 
   /** Starts a node. Rejects with ConfigError, StoreUnavailableError …; then nothing is left running. */
@@ -176,12 +179,14 @@ export class NodeCore implements Engine {
   submit: Engine['submit'] = (operation, settle) => this.#replica.submit(operation, settle);
 
   lastFrame(): number {
-    return this.#replica.lastFrame;
+    return this.#replica.lastTicket;
   }
 
   /** The region of a replica, or undefined when it isn't known any more. */
   regionOf(replica: string): string | undefined {
-    return replica === this.#replica.id ? this.#options.region : this.#sync.members.regionOf(replica);
+    return replica.startsWith(`${replicaHash(this.#mesh.self)}.`)
+      ? this.#options.region
+      : this.#sync.members.regionOf(replica);
   }
 
   waitFor(regions: number, frameNumber: number, timeoutMs: number, signal?: AbortSignal): Promise<number> {
@@ -191,8 +196,7 @@ export class NodeCore implements Engine {
       members: this.#sync.members,
       timers: this.#options.timers,
       ownRegion: this.#options.region,
-      replica: this.#replica.id,
-      number: frameNumber,
+      ...this.#replica.frameOf(frameNumber),
       regions,
       timeoutMs,
       ...(signal === undefined ? {} : { signal }),
@@ -252,11 +256,11 @@ export class NodeCore implements Engine {
 
   async #shutDown(): Promise<void> {
     this.#state = 'stopping';
-    const intact = this.#replica.available;
-    await this.#replica.stop(STOP_MS);
+    this.#watch();
+    const clean = await this.#replica.stop(STOP_MS);
     this.#sync.stop();
     await this.#mesh.stop();
-    if (intact && this.#replica.settled) {
+    if (clean) {
       const identity = { peerId: this.#mesh.self, replica: this.#replica.id, clean: true };
       await this.#store.saveIdentity(identity).catch((error: Error) => {
         this.#options.logger.warn(
@@ -270,11 +274,11 @@ export class NodeCore implements Engine {
 
   /** Asks the store for a sign of life, so that a node with nothing to do notices too that it is gone, and says so. */
   #watchStore(): void {
-    this.#options.timers.after(this.#options.heartbeatMs, async () => {
+    this.#watch = this.#options.timers.after(this.#options.heartbeatMs, async () => {
       if (this.#stopping !== null) return;
       if (this.#replica.available && !(await this.#store.ping()) && this.#stopping === null)
         this.#replica.storeFailed(new StoreUnavailableError('the store does not answer'));
-      this.#watchStore();
+      if (this.#stopping === null) this.#watchStore();
     });
   }
 

@@ -11,6 +11,9 @@ import { type KeyRecord, standsInHeader } from './key-record.js';
 /** Strings up to this many bytes stay with their record; longer ones stay in the store. */
 const MAX_CACHED_VALUE_BYTES = 256;
 
+/** Headers up to this many bytes stay; they hold the values that aren't native: siblings, and what another type hides. */
+const MAX_CACHED_HEADER_BYTES = 16 * 1024;
+
 /** Whole sets up to this many members stay with their record. */
 const MAX_CACHED_MEMBERS = 4096;
 
@@ -45,7 +48,8 @@ export class KeyCache {
   /** Lets go of what a record needn't hold, once a batch is done with it. */
   release(record: KeyRecord): void {
     const { string, set } = record.state;
-    if (set !== null && set.entries.size > MAX_CACHED_MEMBERS) {
+    const members = set?.entries.size ?? 0;
+    if (members > MAX_CACHED_MEMBERS || (record.header?.length ?? 0) > MAX_CACHED_HEADER_BYTES) {
       this.#records.delete(record.key);
       return;
     }

@@ -68,28 +68,31 @@ export async function loadKeys(
   const loaded = await store.load(requests);
   for (const [i, request] of requests.entries()) {
     const answer = loaded[i]!;
-    const { key, elements } = request;
-    const asked = {
-      value: request.value === true,
-      whole: elements === 'all',
-      members: elements === undefined || elements === 'all' ? [] : elements,
-    };
+    const { key } = request;
+    const asked = parts(request);
     let record = cache.get(key);
     if (record === undefined || record.header !== answer.header) {
       // Not known, or another node on the same Valkey has written it.
-      const whole = wants.get(key)!;
       record = decodeRecord(key, answer, asked);
       cache.set(record);
       // A record that was replaced knew some members that weren't asked for again.
-      if (missing(record, whole) !== null) {
-        const again = (await store.load([{ key, ...missing(record, whole)! }]))[0]!;
-        complete(record, again, { ...asked, value: true, members: [...(whole.members ?? [])] });
-      }
+      const lacks = missing(record, wants.get(key)!);
+      if (lacks !== null) complete(record, (await store.load([{ key, ...lacks }]))[0]!, parts(lacks));
     } else {
       complete(record, answer, asked);
     }
     records.set(key, record);
   }
+}
+
+/** What a request asks for, in the terms of a record. */
+function parts({ value, elements }: Omit<LoadRequest, 'key'>): {
+  value: boolean;
+  whole: boolean;
+  members: readonly ByteString[];
+} {
+  const members = elements === undefined || elements === 'all' ? [] : elements;
+  return { value: value === true, whole: elements === 'all', members };
 }
 
 function complete(

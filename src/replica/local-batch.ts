@@ -16,6 +16,8 @@ import { BatchTransaction } from './transaction.js';
 export interface LocalItem {
   readonly operation: Operation<unknown>;
   readonly settle: Settle<unknown>;
+  /** Set when it failed half-way: it doesn't run again, and is told in its turn. */
+  spoiled: Error | null;
   error: Error | null;
   value: unknown;
 }
@@ -92,14 +94,20 @@ export function runLocalBatch(
     site.maxValueBytes,
     site.rules,
   );
+  // Another node on the same Valkey may be ahead: what is written now must come after what it wrote.
+  for (const { state } of records.values()) {
+    if (state.touched > site.clock.last && !site.clock.isAhead(state.touched))
+      site.clock.observe(state.touched);
+  }
   for (const item of items) {
     const before = tx.mutations;
     tx.begin();
-    item.error = null;
+    item.error = item.spoiled;
+    item.value = undefined;
+    if (item.spoiled !== null) continue;
     try {
       item.value = item.operation.run(tx);
     } catch (cause) {
-      item.value = undefined;
       item.error = cause instanceof Error ? cause : new MeshError('INTERNAL', String(cause));
       if (tx.mutations !== before) throw new SpoiledBatchError(item, cause);
     }
@@ -109,7 +117,7 @@ export function runLocalBatch(
   const observed = new Map(site.applied);
   for (const delta of tx.deltas.values()) {
     // Another node on the same Valkey may have applied more than this one: what is superseded must have come first.
-    for (const context of [delta.set?.context, delta.expiry?.context]) {
+    for (const context of [delta.set?.context, delta.values?.context, delta.expiry?.context]) {
       for (const [replica, seen] of context ?? [])
         if (replica !== site.replica) raise(observed, replica, seen);
     }

@@ -79,10 +79,21 @@ const MAX_BATCH_BYTES = 64 * 1024;
 const MAX_BATCH_REMOTE_KEYS = 4096;
 /** Pause before a batch is tried again that the store refused, and between attempts to reach a lost store. */
 const RETRY_MS = 250;
+/** Commits that fail as stale in a row before there is a pause: another node may be faster for a while, not for ever. */
+const MAX_STALE_IN_A_ROW = 20;
 
 interface Work {
   readonly local: readonly LocalItem[];
   readonly remote: readonly RemoteItem[];
+}
+
+/** A former epoch of this process: its frames had these tickets. */
+interface FormerEpoch {
+  readonly replica: ReplicaId;
+  /** Ticket of the frame before its first. */
+  readonly base: number;
+  /** Ticket of its last frame. */
+  readonly last: number;
 }
 
 interface InFlight extends Work {
@@ -110,6 +121,15 @@ export class Replica {
   #localBytes = 0;
   #remote: RemoteItem[] = [];
   #generation = 0;
+  /** Counts how often the store was lost: what was begun in an earlier era must not be taken up again. */
+  #era = 0;
+  /** The batch whose keys are being loaded. */
+  #loading: Work | null = null;
+  /** That many operations run in batches of their own: one of them made a batch fail. */
+  #alone = 0;
+  #staleInARow = 0;
+  readonly #formerEpochs: FormerEpoch[] = [];
+  #closing = false;
   #pumping = false;
   #turn: 'local' | 'remote' = 'local';
   /** Why nothing is begun at the moment. */
@@ -139,6 +159,25 @@ export class Replica {
     return this.#applied.get(this.#replica)?.number ?? 0;
   }
 
+  /** The ticket of the last committed frame; see {@link frameOf}. */
+  get lastTicket(): number {
+    return this.#ticketBase + this.lastFrame;
+  }
+
+  /**
+   * The frame that a ticket stands for. Callers are told tickets: frame numbers that go on counting when a new epoch begins
+   * at 1 again.
+   */
+  frameOf(ticket: number): { readonly replica: ReplicaId; readonly number: number } {
+    const former = this.#formerEpochs.find((epoch) => ticket <= epoch.last);
+    if (former !== undefined) return { replica: former.replica, number: ticket - former.base };
+    return { replica: this.#replica, number: ticket - this.#ticketBase };
+  }
+
+  get #ticketBase(): number {
+    return this.#formerEpochs.at(-1)?.last ?? 0;
+  }
+
   /** What waits for a commit. */
   get queued(): { readonly operations: number; readonly bytes: number } {
     return { operations: this.#local.length, bytes: this.#localBytes };
@@ -151,7 +190,7 @@ export class Replica {
 
   /** Says whether nothing is under way: every commit has been told to succeed or fail. */
   get settled(): boolean {
-    return this.#inFlight.length === 0;
+    return this.#inFlight.length === 0 && this.#loading === null;
   }
 
   /** Queues an operation; every outcome comes through `settle`. */
@@ -162,14 +201,20 @@ export class Replica {
       return;
     }
     this.#localBytes += operation.bytes ?? 0;
-    this.#local.push({ operation, settle: settle as Settle<unknown>, error: null, value: undefined });
+    this.#local.push({
+      operation,
+      settle: settle as Settle<unknown>,
+      spoiled: null,
+      error: null,
+      value: undefined,
+    });
     this.#schedule();
   }
 
   /** Queues frames that causal delivery let through, in its order; or whole states and the marks they stand for. */
   merge(item: RemoteItem): void {
-    if (this.#pause === 'stopped') {
-      item.done?.(new StoppedError());
+    if (!this.available || this.#closing) {
+      item.done?.(this.#unavailable());
       return;
     }
     this.#remote.push(item);
@@ -186,24 +231,29 @@ export class Replica {
     return this.#remote.length;
   }
 
-  /** Commits what is queued, then refuses everything. Rejects never; what can't be committed is settled with an error. */
-  async stop(deadlineMs: number): Promise<void> {
+  /**
+   * Commits the operations that are queued, then refuses everything; says whether nothing is left whose outcome is unknown.
+   * Rejects never; what can't be committed is settled with an error. Frames and states that wait are given up.
+   */
+  async stop(deadlineMs: number): Promise<boolean> {
     const until = this.#options.timers.now() + deadlineMs;
+    this.#closing = true;
     while (
       this.available &&
-      this.#local.length + this.#inFlight.length > 0 &&
+      (this.#local.length > 0 || !this.settled) &&
       this.#options.timers.now() < until
     ) {
       await new Promise<void>((resolve) => this.#options.timers.after(5, resolve));
     }
+    const clean = this.available && this.settled;
     this.#pause = 'stopped';
+    this.#era += 1;
     this.#rejectQueued(new StoppedError());
+    return clean;
   }
 
   #refusal(bytes: number): MeshError | null {
-    if (this.#pause === 'stopped') return new StoppedError();
-    if (this.#pause === 'lost')
-      return new StoreUnavailableError("this region's Valkey can't be reached: try again when it is back");
+    if (!this.available || this.#closing) return this.#unavailable();
     if (this.#local.length >= this.#options.maxQueuedOperations) {
       return new LimitError(
         `more than ${this.#options.maxQueuedOperations} operations wait for a commit: slow down, or raise maxQueuedOperations`,
@@ -215,6 +265,12 @@ export class Replica {
       );
     }
     return null;
+  }
+
+  #unavailable(cause?: Error): MeshError {
+    if (this.#pause === 'stopped' || this.#closing) return new StoppedError();
+    const message = "this region's Valkey can't be reached: try again when it is back";
+    return new StoreUnavailableError(message, { cause });
   }
 
   #adopt(applied: Iterable<AppliedMark>): void {
@@ -245,14 +301,24 @@ export class Replica {
       while (this.#pause === 'none' && this.#inFlight.length < maxInFlight) {
         const work = this.#take();
         if (work === null) return;
-        const generation = this.#generation;
+        const [era, generation] = [this.#era, this.#generation];
         const records = new Map<ByteString, KeyRecord>();
+        let failure: { readonly error: unknown } | null = null;
+        this.#loading = work;
         try {
           await this.#load(work, records);
         } catch (error) {
-          this.#putBack(work);
-          this.#loadFailed(error);
-          return;
+          failure = { error };
+        }
+        this.#loading = null;
+        if (era !== this.#era) {
+          // The store was lost meanwhile: frames are asked for again, from what it turns out to hold.
+          this.#reject(work, this.#unavailable());
+          continue;
+        }
+        if (failure !== null) {
+          this.#loadFailed(work, failure.error);
+          continue;
         }
         if (generation !== this.#generation || this.#pause !== 'none') {
           this.#putBack(work);
@@ -267,20 +333,23 @@ export class Replica {
 
   /** Takes the next batch off the queues: local operations and remote items by turns. */
   #take(): Work | null {
-    if (this.#local.length === 0 && this.#remote.length === 0) return null;
-    const local = this.#remote.length === 0 || (this.#turn === 'local' && this.#local.length > 0);
+    if (this.#local.length === 0 && (this.#remote.length === 0 || this.#closing)) return null;
+    const local =
+      this.#remote.length === 0 || this.#closing || (this.#turn === 'local' && this.#local.length > 0);
     this.#turn = local ? 'remote' : 'local';
     return local ? { local: this.#takeLocal(), remote: [] } : { local: [], remote: this.#takeRemote() };
   }
 
   #takeLocal(): LocalItem[] {
+    const most = this.#alone > 0 ? 1 : MAX_BATCH_OPERATIONS;
     let count = 0;
     let bytes = 0;
     for (const { operation } of this.#local) {
       bytes += operation.bytes ?? 0;
-      if (count === MAX_BATCH_OPERATIONS || (count > 0 && bytes > MAX_BATCH_BYTES)) break;
+      if (count === most || (count > 0 && bytes > MAX_BATCH_BYTES)) break;
       count += 1;
     }
+    this.#alone = Math.max(0, this.#alone - count);
     const batch = count === this.#local.length ? this.#local : this.#local.slice(0, count);
     this.#local = count === this.#local.length ? [] : this.#local.slice(count);
     for (const { operation } of batch) this.#localBytes -= operation.bytes ?? 0;
@@ -403,10 +472,12 @@ export class Replica {
 
   #settled(batch: InFlight, outcome: 'committed' | Error): void {
     batch.outcome = outcome;
+    if (outcome === 'committed' && (batch.marks.length > 0 || batch.changes.size > 0)) this.#staleInARow = 0;
     while (this.#inFlight.length > 0 && this.#inFlight[0]!.outcome === 'committed')
       this.#finish(this.#inFlight.shift()!);
-    if (this.#inFlight.length > 0 && this.#inFlight[0]!.outcome instanceof Error) {
-      this.#pause = this.#pause === 'none' ? 'failing' : this.#pause;
+    if (this.#inFlight.some((other) => other.outcome instanceof Error)) {
+      // What is begun now would build on what failed.
+      if (this.#pause === 'none' || this.#pause === 'retry') this.#pause = 'failing';
       if (this.#inFlight.every((other) => other.outcome !== 'pending'))
         this.#failed(this.#inFlight.splice(0));
       return;
@@ -419,7 +490,7 @@ export class Replica {
     const { events } = this.#options;
     raiseMarks(this.#applied, batch.marks);
     if (batch.frame !== null) events.onFrame(batch.frame);
-    const number = batch.frame?.number ?? 0;
+    const number = batch.frame === null ? 0 : this.#ticketBase + batch.frame.number;
     for (const item of batch.local)
       this.#settle(item, item.error, item.value, item.error === null ? number : 0);
     let frames = 0;
@@ -469,7 +540,8 @@ export class Replica {
         this.#putBack(batch);
       }
     }
-    if (stale) {
+    this.#staleInARow += Number(stale);
+    if (stale && this.#staleInARow < MAX_STALE_IN_A_ROW) {
       this.#pause = 'none';
       this.#schedule();
       return;
@@ -493,40 +565,51 @@ export class Replica {
   }
 
   /** A load failed: nothing was changed, but the store may be gone. */
-  #loadFailed(error: unknown): void {
-    if (this.#pause !== 'none') return;
+  #loadFailed(work: Work, error: unknown): void {
     const cause = error instanceof Error ? error : new MeshError('INTERNAL', String(error));
     if (cause instanceof StoreUnavailableError || cause instanceof StoreResetError) {
-      if (this.#inFlight.length > 0) {
-        // The commits under way will fail as well, and tell.
-        this.#pause = 'failing';
-        return;
-      }
-      this.#lost(cause);
+      this.#putBack(work);
+      if (this.#pause !== 'none') return;
+      // The commits under way will fail as well, and tell.
+      if (this.#inFlight.length > 0) this.#pause = 'failing';
+      else this.#lost(cause);
       return;
     }
-    const work = this.#take();
-    if (work !== null && work.local.length > 0) this.#reject(work, cause);
-    else if (work !== null) this.#putBack(work);
     this.#options.logger.warn({ err: cause }, 'the store refused a read');
-    this.#retryLater();
+    if (work.local.length > 0) {
+      this.#rejectCulprit(work, cause);
+      return;
+    }
+    this.#putBack(work);
+    if (this.#pause === 'none') this.#retryLater();
   }
 
   /** A batch could not be run: takes out what made it fail, and queues the rest again. */
   #dropSpoiling(work: Work, cause: Error): void {
     this.#options.logger.error({ err: cause }, 'a batch could not be run');
     if (cause instanceof SpoiledBatchError) {
-      this.#settle(cause.item, cause);
-      this.#putBack({ local: work.local.filter((item) => item !== cause.item), remote: [] });
+      // It keeps its place, so that it is told in its turn.
+      cause.item.spoiled = cause;
+      this.#putBack(work);
+    } else if (work.local.length > 0) {
+      this.#rejectCulprit(work, cause);
     } else {
       this.#reject(work, cause);
-      if (work.remote.length > 0) {
-        // What comes behind builds on what could not be merged: start again from what is committed.
-        for (const item of this.#remote.splice(0)) item.done?.(cause);
-        this.#options.events.onMergeFailed(cause);
-      }
+      // What comes behind builds on what could not be merged: start again from what is committed.
+      for (const item of this.#remote.splice(0)) item.done?.(cause);
+      this.#options.events.onMergeFailed(cause);
     }
     this.#schedule();
+  }
+
+  /** One operation of a batch made it fail: they run again each alone, so that only that one is told. */
+  #rejectCulprit(work: Work, cause: Error): void {
+    if (work.local.length === 1) {
+      this.#reject(work, cause);
+      return;
+    }
+    this.#alone += work.local.length;
+    this.#putBack(work);
   }
 
   #rejectQueued(error: Error): void {
@@ -539,11 +622,8 @@ export class Replica {
 
   #lost(error: Error): void {
     this.#pause = 'lost';
-    this.#rejectQueued(
-      new StoreUnavailableError("this region's Valkey can't be reached: try again when it is back", {
-        cause: error,
-      }),
-    );
+    this.#era += 1;
+    this.#rejectQueued(this.#unavailable(error));
     // Frames are asked for again, from what the store turns out to hold.
     for (const item of this.#remote.splice(0)) item.done?.(error);
     this.#options.events.onStoreLost(error);
@@ -554,7 +634,11 @@ export class Replica {
     while (this.#pause === 'lost') {
       try {
         const facts = await this.#store.open();
-        this.#replica = await this.#options.events.onStoreBack(facts);
+        const replica = await this.#options.events.onStoreBack(facts);
+        if (replica !== this.#replica) {
+          this.#formerEpochs.push({ replica: this.#replica, base: this.#ticketBase, last: this.lastTicket });
+          this.#replica = replica;
+        }
         this.#adopt(facts.applied);
         if (this.#pause !== 'lost') return;
         this.#pause = 'none';
