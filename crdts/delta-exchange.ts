@@ -13,7 +13,7 @@ import { type DeltaMark, readSnapshot, writeSnapshot } from './document-snapshot
 import type { ReplicaId, Site } from './dot.js';
 import { ArgumentError, DecodeError, InvariantError, MeshError } from './errors.js';
 import { type FrameContent, readFrame, writeFrame } from './frame-wire.js';
-import { appendKeyDelta, emptyKeyState, type KeyState, mergeKeyState } from './key-state.js';
+import { appendKeyDelta, cloneKeyState, emptyKeyState, type KeyState, mergeKeyState } from './key-state.js';
 import { UNLOADED } from './register.js';
 import { HybridClock, type Stamp, stampMs } from './stamp.js';
 import { WireWriter } from './wire.js';
@@ -74,7 +74,7 @@ export class DeltaExchange {
 
   /** Merges what an operation of this replica changed in a key, and adds it to the open batch. Keeps the delta. */
   commit(key: ByteString, delta: KeyState): void {
-    this.#join(key, delta);
+    this.#join(key, delta, true);
     const earlier = this.#open.get(key);
     if (earlier === undefined) this.#open.set(key, delta);
     else appendKeyDelta(earlier, delta);
@@ -178,12 +178,18 @@ export class DeltaExchange {
     if (this.#onChange !== undefined) for (const key of changed) this.#onChange({ key, replica });
   }
 
-  #join(key: ByteString, delta: KeyState): boolean {
+  /** Joins a delta that was read, or with `own` one that is still to be sent; says whether the key grew. */
+  #join(key: ByteString, delta: KeyState, own = false): boolean {
     let state = this.keys.get(key);
     if (state !== undefined) return mergeKeyState(state, delta);
-    state = emptyKeyState();
+    if (delta.set === null || delta.set.whole) {
+      // What was read belongs to no one else, and a delta that isn't part of a set is a state as it stands.
+      state = own ? cloneKeyState(delta) : delta;
+    } else {
+      state = emptyKeyState();
+      mergeKeyState(state, delta);
+    }
     this.keys.set(key, state);
-    mergeKeyState(state, delta);
     return true;
   }
 

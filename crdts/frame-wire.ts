@@ -5,7 +5,7 @@
  * - replicas: the table of replica ids that the rest refers to by position; the first is the frame's own
  * - deps: [replica, stamp, …]: what must have been applied before; only what changed since the previous frame, or, where
  *   `full` is 1, everything
- * - keys: [[key, tag, body, …], …] (key-wire.ts)
+ * - keys: [[key, tag, body, …], …] (key-wire.ts); a key that stands twice is joined twice
  *
  * All stamps inside are distances below the frame's own stamp. This is a tree; any msgpack library makes bytes of it.
  */
@@ -78,12 +78,10 @@ export function readFrame(tree: unknown, maxValueBytes: number): FrameContent {
 }
 
 function readKeys(list: unknown, stamp: Stamp, reader: WireReader): [ByteString, KeyState][] {
-  const seen = new Set<ByteString>();
-  return asArray(list, 'keys of a frame').map((item) => {
+  const keys: [ByteString, KeyState][] = [];
+  for (const item of asArray(list, 'keys of a frame')) {
     const wire = asArray(item, 'key of a frame');
-    const key = reader.bytes(wire[0]);
-    if (seen.has(key)) throw new DecodeError('a key stands twice in a frame');
-    seen.add(key);
-    return [key, readKeyState(wire, 1, stamp, reader)];
-  });
+    keys.push([reader.bytes(wire[0]), readKeyState(wire, 1, stamp, reader)]);
+  }
+  return keys;
 }

@@ -4,7 +4,7 @@
  */
 import { DecodeError } from './errors.js';
 import { type ExpiryState, expiryType } from './expiry.js';
-import { emptyKeyState, type KeyState } from './key-state.js';
+import type { KeyState } from './key-state.js';
 import { type SetState, setType } from './or-set.js';
 import { type ValuesState, valuesType } from './policy.js';
 import type { Stamp } from './stamp.js';
@@ -38,8 +38,10 @@ export function readKeyState(
   touched: Stamp,
   reader: WireReader,
 ): KeyState {
-  const state = emptyKeyState();
-  state.touched = touched;
+  let string: StringState | null = null;
+  let set: SetState | null = null;
+  let values: ValuesState | null = null;
+  let expiry: ExpiryState | null = null;
   if ((wire.length - from) % 2 !== 0) throw new DecodeError('a key does not consist of tags and bodies');
   let last = 0;
   for (let i = from; i < wire.length; i += 2) {
@@ -47,16 +49,16 @@ export function readKeyState(
     if (typeof tag !== 'number' || tag <= last) throw new DecodeError('the tags of a key are not in order');
     last = tag;
     const body = wire[i + 1];
-    if (tag === STRING_TAG) state.string = required(stringType.fromWire(body, reader), isStringEmpty);
-    else if (tag === SET_TAG) state.set = required(setType.fromWire(body, reader), isSetEmpty);
-    else if (tag === EXPIRY_TAG) state.expiry = required(expiryType.fromWire(body, reader), isExpiryEmpty);
-    else if (tag === VALUES_TAG) state.values = required(valuesType.fromWire(body, reader), isValuesEmpty);
+    if (tag === STRING_TAG) string = required(stringType.fromWire(body, reader), isStringEmpty);
+    else if (tag === SET_TAG) set = required(setType.fromWire(body, reader), isSetEmpty);
+    else if (tag === EXPIRY_TAG) expiry = required(expiryType.fromWire(body, reader), isExpiryEmpty);
+    else if (tag === VALUES_TAG) values = required(valuesType.fromWire(body, reader), isValuesEmpty);
     else
       throw new DecodeError(
         `unknown data type ${tag}: this node is older than its peer, or the peer is broken`,
       );
   }
-  return state;
+  return { touched, string, set, values, expiry };
 }
 
 function required<State>(state: State, isEmpty: (state: State) => boolean): State {

@@ -83,11 +83,18 @@ export const registerType: DataType<Register, RegisterOp> = {
     const parts = asArray(wire, 'register', 3);
     if (parts.length === 0) return registerType.empty();
     if (parts.length !== 3) throw new DecodeError('a register has not three parts');
+    const value = parts[2];
     return {
       stamp: reader.stamp(parts[0]),
       replica: reader.replica(parts[1]),
       value:
-        parts[2] === null ? null : Object.is(parts[2], UNLOADED_ON_WIRE) ? UNLOADED : reader.bytes(parts[2]),
+        typeof value === 'string'
+          ? reader.bytes(value)
+          : value === null
+            ? null
+            : Object.is(value, UNLOADED_ON_WIRE)
+              ? UNLOADED
+              : reader.bytes(value),
     };
   },
 };

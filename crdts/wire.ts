@@ -104,8 +104,7 @@ export class WireReader {
   }
 
   stamp(wire: unknown): Stamp {
-    if (!isStamp(wire) || wire >= this.#base || Object.is(wire, -0))
-      throw new DecodeError('a stamp is out of range');
+    if (!isDistance(wire) || wire >= this.#base) throw new DecodeError('a stamp is out of range');
     return this.#base - wire;
   }
 
@@ -143,6 +142,11 @@ export class WireReader {
     if ((context.get(dot.replica) ?? 0) < dot.stamp)
       throw new DecodeError('a context does not cover its own dot');
   }
+}
+
+/** A whole number from 0 up. Minus zero isn't: it would be written back as zero. Smaller than any base, so it is safe. */
+function isDistance(wire: unknown): wire is number {
+  return typeof wire === 'number' && wire >= 0 && Number.isInteger(wire) && (wire > 0 || 1 / wire > 0);
 }
 
 /** Checks that a wire value is an array of at most `limit` items. */
