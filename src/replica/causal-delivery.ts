@@ -47,6 +47,21 @@ export class CausalDelivery {
     return count;
   }
 
+  /** The first frame number of a replica that has neither been delivered nor is held back. */
+  nextMissing(replica: ReplicaId): number {
+    const frames = this.#held.get(replica);
+    let number = this.#nextNumber(replica);
+    while (frames?.has(number)) number += 1;
+    return number;
+  }
+
+  /** The greatest frame number of a replica that has been delivered or is held back. */
+  lastKnown(replica: ReplicaId): number {
+    let last = this.#nextNumber(replica) - 1;
+    for (const number of this.#held.get(replica)?.keys() ?? []) last = Math.max(last, number);
+    return last;
+  }
+
   /** Replicas whose next frame waits because it is from the future. */
   skewed(): ReplicaId[] {
     const skewed: ReplicaId[] = [];

@@ -15,7 +15,9 @@ export class RecentFrames {
   add(replica: ReplicaId, number: number, bytes: Uint8Array): void {
     const name = `${replica} ${number}`;
     if (this.#frames.has(name)) return;
-    this.#frames.set(name, bytes);
+    // A small part of a large message would keep all of it in memory.
+    const own = bytes.buffer.byteLength > 2 * bytes.length + 4096 ? bytes.slice() : bytes;
+    this.#frames.set(name, own);
     this.#bytes += bytes.length;
     for (const [oldest, gone] of this.#frames) {
       if (this.#bytes <= this.#maxBytes) return;

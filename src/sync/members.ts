@@ -83,15 +83,15 @@ export class Members {
         heardAtMs: 0,
         refused: null,
       };
-      this.#members.set(peerId, member);
       this.#trim();
+      this.#members.set(peerId, member);
     }
     return member;
   }
 
   #trim(): void {
     const absent = this.all().filter((member) => !member.connected);
-    if (absent.length <= MAX_ABSENT_MEMBERS) return;
+    if (absent.length < MAX_ABSENT_MEMBERS) return;
     absent.sort((a, b) => a.heardAtMs - b.heardAtMs);
     this.#members.delete(absent[0]!.peerId);
   }

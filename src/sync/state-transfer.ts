@@ -21,6 +21,7 @@ import type { RemoteItem } from '../replica/remote-batch.js';
 import type { AppliedMark, Store } from '../store/store.js';
 import { decodeKeyChunk, encodeKeyChunk } from './key-chunk.js';
 import { count, marksFromWire, marksToWire, PROTOCOLS } from './messages.js';
+import { fromPieces } from './pieces.js';
 
 /** Keys per chunk, at most, and bytes per chunk, about. */
 const CHUNK_KEYS = 256;
@@ -125,7 +126,8 @@ export async function pullState(options: {
   let keys = 0;
   let bytes = 0;
   const body = encodeDigests(await store.digests());
-  for await (const chunk of mesh.request(peer, PROTOCOLS.state, body, { signal, timeoutMs: 30_000 })) {
+  const pieces = mesh.request(peer, PROTOCOLS.state, body, { signal, timeoutMs: 30_000 });
+  for await (const chunk of fromPieces(pieces)) {
     bytes += chunk.length;
     if (marks === null) {
       const head = asArray(unpack(chunk), 'head of a state transfer', 2);

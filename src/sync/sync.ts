@@ -5,6 +5,7 @@
  * This file connects the mesh to the replica. What to ask of whom, and when, is decided in gap-repair.ts; what is applied
  * in which order, in replica/causal-delivery.ts.
  */
+import { setMaxListeners } from 'node:events';
 import type { ReplicaId } from '../../crdts/dot.js';
 import type { HybridClock } from '../../crdts/stamp.js';
 import { DecodeError, type MeshError, PeerError } from '../errors.js';
@@ -33,6 +34,7 @@ import {
   PROTOCOL_VERSION,
   PROTOCOLS,
 } from './messages.js';
+import { fromPieces, toPieces } from './pieces.js';
 import { giveState, pullState } from './state-transfer.js';
 
 export interface SyncOptions {
@@ -59,6 +61,10 @@ export interface SyncOptions {
 const MERGE_BYTES = 256 * 1024;
 /** Merges that may wait for the replica; the rest stays held back, where it is bounded. */
 const MAX_QUEUED_MERGES = 8;
+/** Pause after a state transfer that broke off. */
+const PULL_AGAIN_MS = 1_000;
+/** Least time between two looks for gaps, where one is known. */
+const LOOK_FOR_GAPS_MS = 200;
 
 export class Sync implements MeshHandlers {
   readonly #options: SyncOptions;
@@ -70,7 +76,13 @@ export class Sync implements MeshHandlers {
   readonly #repairing = new Set<ReplicaId>();
   readonly #stopped = new AbortController();
   readonly #warned = new Set<string>();
+  /** Members that {@link SyncOptions.onPeer} was told of. */
+  readonly #announced = new Set<PeerId>();
+  /** Counts the restarts: what was asked for before one must not be taken in after it. */
+  #era = 0;
   #pulling: PeerId | null = null;
+  #nextPullMs = 0;
+  #gapTimer: Cancel | null = null;
   #nextAntiEntropyMs = 0;
   #heartbeat: Cancel = () => {};
   readonly counters = { applied: 0, repaired: 0, refused: 0, transfers: 0 };
@@ -79,6 +91,8 @@ export class Sync implements MeshHandlers {
     this.#options = options;
     this.#delivery = new CausalDelivery(options.heldBackBytes, (stamp) => options.clock.isAhead(stamp));
     this.#recent = new RecentFrames(options.recentFramesBytes);
+    // Every request under way listens.
+    setMaxListeners(0, this.#stopped.signal);
     this.#waiters = new AppliedWaiters(options.timers, () => options.replica.applied);
     this.restart(options.replica.applied.values());
   }
@@ -107,12 +121,14 @@ export class Sync implements MeshHandlers {
 
   stop(): void {
     this.#heartbeat();
+    this.#gapTimer?.();
     this.#stopped.abort();
     this.#waiters.stop();
   }
 
   /** Goes on from what the store says is applied, after it was away. What was under way is asked for again. */
   restart(applied: Iterable<AppliedMark>): void {
+    this.#era += 1;
     this.#delivery.reset(applied);
   }
 
@@ -169,7 +185,7 @@ export class Sync implements MeshHandlers {
     body: Uint8Array,
     signal: AbortSignal,
   ): AsyncIterable<Uint8Array> {
-    const { replica, store } = this.#options;
+    const { store } = this.#options;
     if (protocol !== PROTOCOLS.hello && !this.#isMember(from)) {
       throw new PeerError(`introduce yourself with '${PROTOCOLS.hello}' first`);
     }
@@ -179,10 +195,10 @@ export class Sync implements MeshHandlers {
         yield encodeHeartbeat(this.#self());
         return;
       case PROTOCOLS.frames:
-        yield* serveFrames(decodeFramesRequest(body), this.#recent, store, signal);
+        yield* toPieces(serveFrames(decodeFramesRequest(body), this.#recent, store, signal));
         return;
       case PROTOCOLS.state:
-        yield* giveState(store, () => replica.applied.values(), body);
+        yield* toPieces(this.#giveState(body));
         return;
       case PROTOCOLS.applied: {
         const wanted = decodeAppliedRequest(body);
@@ -199,13 +215,39 @@ export class Sync implements MeshHandlers {
 
   onConnect(peer: PeerId): void {
     this.members.setConnected(peer, true);
+    this.#announce(peer);
     void this.#greet(peer);
   }
 
   onDisconnect(peer: PeerId): void {
-    const region = this.members.get(peer)?.region ?? '';
     this.members.setConnected(peer, false);
-    this.#options.onPeer(peer, false, region);
+    this.#announce(peer);
+  }
+
+  /** Tells when a member has come, that is, when it is connected and introduced; and when it has gone. */
+  #announce(peer: PeerId): void {
+    const member = this.members.get(peer);
+    const here = member?.connected === true && member.heardAtMs > 0 && member.refused === null;
+    if (here === this.#announced.has(peer)) return;
+    if (here) this.#announced.add(peer);
+    else this.#announced.delete(peer);
+    this.#options.onPeer(peer, here, member?.region ?? '');
+  }
+
+  /** Gives states for as long as the marks that were given first are true of what is stored. */
+  async *#giveState(body: Uint8Array): AsyncGenerator<Uint8Array> {
+    const { replica, store } = this.#options;
+    const era = this.#era;
+    const check = (): void => {
+      if (era === this.#era && replica.available) return;
+      throw new PeerError("this node's store is unavailable, or has lost data meanwhile: ask again later");
+    };
+    check();
+    for await (const chunk of giveState(store, () => replica.applied.values(), body)) {
+      check();
+      yield chunk;
+    }
+    check();
   }
 
   // ---- heartbeats
@@ -229,6 +271,7 @@ export class Sync implements MeshHandlers {
   #tick(): void {
     if (this.#stopped.signal.aborted) return;
     this.#sayHello();
+    this.#waiters.check();
     this.#drain();
     this.#repairGaps();
     this.#compareDigests();
@@ -255,16 +298,16 @@ export class Sync implements MeshHandlers {
   }
 
   #heard(from: PeerId, heartbeat: Heartbeat): void {
-    const { rules, onPeer, timers } = this.#options;
+    const { rules, timers } = this.#options;
     this.#checkOwner(from, heartbeat.replica);
     if (heartbeat.rules !== rules) {
       const reason = `its rules (${heartbeat.rules}) differ from those of ${this.#options.region} (${rules}): give every member the same rules`;
       this.members.refuse(from, heartbeat, reason);
+      this.#announce(from);
       throw new PeerError(`${from} is refused: ${reason}`);
     }
-    const isNew = (this.members.get(from)?.heardAtMs ?? 0) === 0;
-    const member = this.members.heard(from, heartbeat, timers.now());
-    if (isNew) onPeer(from, true, member.region);
+    this.members.heard(from, heartbeat, timers.now());
+    this.#announce(from);
     this.#trimRetiredLogs();
     if (!this.#stopped.signal.aborted) this.#repairGaps();
   }
@@ -282,6 +325,7 @@ export class Sync implements MeshHandlers {
     if (outcome === 'known') return false;
     this.#recent.add(frame.replica, frame.number, frame.bytes);
     this.#drain();
+    if (this.#gapTimer === null && this.#delivery.heldCount > 0) this.#repairGaps();
     return outcome === 'held';
   }
 
@@ -324,15 +368,21 @@ export class Sync implements MeshHandlers {
   #repairGaps(): void {
     const { replica, timers } = this.#options;
     if (!replica.available || this.#stopped.signal.aborted) return;
-    for (const repair of this.#repair.due(
-      this.#delivery.marks,
-      this.members.present(),
-      replica.id,
-      timers.now(),
-    )) {
+    const now = timers.now();
+    const present = this.members.present();
+    for (const repair of this.#repair.due(this.#delivery, present, replica.id, this.#repairing, now)) {
       if (repair.far) void this.#pull(repair.peer);
-      else if (!this.#repairing.has(repair.replica)) void this.#fetch(repair);
+      else void this.#fetch(repair);
     }
+    // A gap is looked at again when it is time to, not with the next heartbeat.
+    this.#gapTimer?.();
+    this.#gapTimer = null;
+    const next = this.#repair.nextMs;
+    if (next === null) return;
+    this.#gapTimer = timers.after(Math.max(next > now ? next - now : 0, LOOK_FOR_GAPS_MS), () => {
+      this.#gapTimer = null;
+      this.#repairGaps();
+    });
   }
 
   async #fetch(repair: Repair): Promise<void> {
@@ -341,13 +391,12 @@ export class Sync implements MeshHandlers {
     let frames = 0;
     try {
       const body = encodeFramesRequest(repair);
-      for await (const chunk of mesh.request(repair.peer, PROTOCOLS.frames, body, {
-        signal: this.#stopped.signal,
-      })) {
+      const pieces = mesh.request(repair.peer, PROTOCOLS.frames, body, { signal: this.#stopped.signal });
+      for await (const chunk of fromPieces(pieces)) {
         for (const bytes of decodeFrameChunk(chunk)) {
           const frame = decodeFrame(bytes, maxValueBytes);
-          if (frame.replica !== repair.replica)
-            throw new DecodeError('a frame of another replica than asked for');
+          if (frame.replica !== repair.replica || frame.number < repair.from || frame.number > repair.to)
+            throw new DecodeError('a frame came that was not asked for');
           if (this.#take(frame, null)) this.counters.repaired += 1;
           frames += 1;
         }
@@ -366,9 +415,10 @@ export class Sync implements MeshHandlers {
   }
 
   async #pull(peer: PeerId): Promise<void> {
-    if (this.#pulling !== null || this.#stopped.signal.aborted) return;
+    const { mesh, store, replica, clock, timers, logger, maxValueBytes } = this.#options;
+    if (this.#pulling !== null || this.#stopped.signal.aborted || timers.now() < this.#nextPullMs) return;
     this.#pulling = peer;
-    const { mesh, store, replica, clock, logger, maxValueBytes } = this.#options;
+    const era = this.#era;
     try {
       const outcome = await pullState({
         mesh,
@@ -376,7 +426,11 @@ export class Sync implements MeshHandlers {
         store,
         maxValueBytes,
         isAhead: (stamp) => clock.isAhead(stamp),
-        merge: (item) => replica.merge(item),
+        // What was merged before the store lost it would be missing under the marks.
+        merge: (item) =>
+          era === this.#era
+            ? replica.merge(item)
+            : item.done?.(new PeerError('the store has lost what was transferred before')),
         signal: this.#stopped.signal,
       });
       this.#delivery.raise(outcome.marks);
@@ -385,6 +439,7 @@ export class Sync implements MeshHandlers {
       const { slots, keys, bytes } = outcome;
       if (slots > 0) logger.info({ peer, slots, keys, bytes }, 'merged the state of a peer');
     } catch (error) {
+      this.#nextPullMs = timers.now() + PULL_AGAIN_MS;
       if (error instanceof DecodeError) this.#refuseMessage(peer, error);
       else logger.debug({ peer, err: error as Error }, 'a state transfer broke off');
     } finally {
@@ -409,7 +464,7 @@ export class Sync implements MeshHandlers {
     for (const mark of replica.applied.values()) {
       const { replica: retired, number } = mark;
       if (retired === replica.id || !retired.startsWith(own) || this.#trimmed.has(retired)) continue;
-      if (present.every((member) => (member.applied.get(retired) ?? 0) >= number)) {
+      if (present.length > 0 && present.every((member) => (member.applied.get(retired) ?? 0) >= number)) {
         this.#trimmed.add(retired);
         store.trimLog(retired, number).catch(() => this.#trimmed.delete(retired));
       }

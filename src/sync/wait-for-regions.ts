@@ -1,4 +1,5 @@
 /** Waits until a number of other regions have applied a frame: each member is asked to say when it has. */
+import { setMaxListeners } from 'node:events';
 import type { ReplicaId } from '../../crdts/dot.js';
 import type { Mesh } from '../mesh/mesh.js';
 import type { Timers } from '../timers.js';
@@ -29,13 +30,15 @@ export async function waitForRegions(options: WaitOptions): Promise<number> {
   const reached = new Set<string>();
   const asking = new Set<string>();
   const over = new AbortController();
+  setMaxListeners(0, over.signal);
   let wake = (): void => {};
   const stop = (): void => over.abort();
   signal?.addEventListener('abort', stop);
   if (signal?.aborted === true) stop();
   const cancel = timeoutMs > 0 ? timers.after(timeoutMs, stop) : () => {};
 
-  const ask = async (peerId: string, region: string): Promise<void> => {
+  /** Says whether that brought anything: who is unreachable says no at once, and must not be asked again at once. */
+  const ask = async (peerId: string, region: string): Promise<boolean> => {
     asking.add(peerId);
     try {
       const body = encodeAppliedRequest({ replica, number, timeoutMs: ASK_MS });
@@ -50,6 +53,7 @@ export async function waitForRegions(options: WaitOptions): Promise<number> {
     } finally {
       asking.delete(peerId);
     }
+    return reached.has(region);
   };
 
   try {
@@ -57,7 +61,10 @@ export async function waitForRegions(options: WaitOptions): Promise<number> {
       for (const member of members.present()) {
         if (member.region === ownRegion || reached.has(member.region)) continue;
         if ((member.applied.get(replica) ?? 0) >= number) reached.add(member.region);
-        else if (!asking.has(member.peerId)) void ask(member.peerId, member.region).then(() => wake());
+        else if (!asking.has(member.peerId))
+          void ask(member.peerId, member.region).then((answered) => {
+            if (answered) wake();
+          });
       }
       if (reached.size >= regions || over.signal.aborted) return reached.size;
       await new Promise<void>((resolve) => {
