@@ -15,7 +15,8 @@
  *
  * Deltas have the wire form of the mesh's frames (frame-wire.ts); operations mean what they mean in the mesh (key-ops.ts).
  */
-import { type ByteString, isByteString } from './bytes.js';
+import { type ByteString, isByteString, utf8 } from './bytes.js';
+import type { Decimal } from './decimal.js';
 import { DeltaExchange } from './delta-exchange.js';
 import { addDigests, keyDigest } from './digest.js';
 import type { DeltaMark } from './document-snapshot.js';
@@ -25,18 +26,21 @@ import { deadlineOf } from './expiry.js';
 import type { Integer } from './integer.js';
 import {
   addMembers,
+  countOn,
   deleteKey,
   type ExpiryChange,
   expireKey,
   holds,
-  incrementString,
   type KeyEdit,
   removeMembers,
   setString,
+  setValue,
   winningString,
 } from './key-ops.js';
 import { cloneKeyState, emptyKeyState, type KeyState, type VisibleType, visibleType } from './key-state.js';
 import { hasMember, membersOf } from './or-set.js';
+import { Rules, requireCountable, requireMembers, requireWritable } from './rules.js';
+import type { StringOp } from './string-key.js';
 
 /** What {@link createDocument} needs. */
 export interface DocumentOptions {
@@ -51,6 +55,10 @@ export interface DocumentOptions {
   readonly onChange?: (change: DocumentChange) => void;
   /** Where to start from: what {@link Document.snapshot} gave. With the same `replica`, it goes on where that one was. */
   readonly snapshot?: unknown;
+  /** Which keys hold what, and how their strings resolve. Give every document the same. Default: any type, last write wins. */
+  readonly rules?: Rules;
+  /** What resolvers see as the region of this document's writes. Default: the replica. */
+  readonly region?: string;
   /** The longest key, value or member. Default: 8 MiB, as a node's. */
   readonly maxValueBytes?: number;
   /** How many deltas may be held back at most. Default: 1,024. */
@@ -78,11 +86,15 @@ export function createDocument(options: DocumentOptions): Document {
 export class Document {
   readonly replica: ReplicaId;
   readonly #exchange: DeltaExchange;
+  readonly #rules: Rules;
+  readonly #region: ByteString;
 
   /** Use {@link createDocument}. */
   constructor(options: DocumentOptions) {
     this.#exchange = new DeltaExchange(options);
     this.replica = options.replica;
+    this.#rules = options.rules ?? new Rules();
+    this.#region = utf8(options.region ?? options.replica);
   }
 
   /** The type of a key, 'none' when it doesn't exist or has expired. */
@@ -91,20 +103,37 @@ export class Document {
     return state === undefined ? 'none' : visibleType(state, this.#exchange.nowMs());
   }
 
-  /** A string's value, or null when the key doesn't exist. Throws WrongTypeError. */
+  /** A string's value, or null when the key doesn't exist. Throws WrongTypeError, and ResolverError when the key's resolver fails. */
   get(key: ByteString): ByteString | null {
-    return holds(this.type(key), 'string') ? winningString(this.#exchange.keys.get(key)!) : null;
+    if (!holds(this.type(key), 'string')) return null;
+    return winningString(this.#exchange.keys.get(key)!, this.#rules.of(key).resolve);
   }
 
-  /** Writes a string over whatever the key holds. `expiry`: 'clear', 'keep', or a deadline in Unix milliseconds. Default: 'clear'. */
-  set(key: ByteString, value: ByteString, expiry: ExpiryChange = 'clear'): void {
+  /**
+   * Writes a string over whatever the key holds; says whether it did (false: its rule is 'fww', and it has a value). `expiry`:
+   * 'clear', 'keep', or a deadline in Unix milliseconds. Default: 'clear'. Throws RuleError where the rule wants another type.
+   */
+  set(key: ByteString, value: ByteString, expiry: ExpiryChange = 'clear'): boolean {
     this.#check(value);
-    this.#edit(key, (state, visible, site) => setString(state, visible, value, expiry, site));
+    const rule = this.#rules.of(key);
+    requireWritable(rule, value);
+    if (rule.firstWriteWins && this.type(key) !== 'none') return false;
+    this.#edit(key, (state, visible, site) =>
+      rule.compact
+        ? setString(state, visible, value, expiry, site)
+        : setValue(state, visible, { bytes: value, region: this.#region }, expiry, site),
+    );
+    return true;
   }
 
-  /** Adds to an integer (a negative `by` subtracts), and gives the new one; an absent key counts as 0. Throws WrongTypeError, NotAnIntegerError, OverflowError. */
+  /** Adds to an integer (a negative `by` subtracts), and gives the new one; an absent key counts as 0. Throws WrongTypeError, NotAnIntegerError, OverflowError, RuleError. */
   increment(key: ByteString, by: Integer = 1): Integer {
-    return this.#edit(key, (state, visible, site) => incrementString(state, visible, by, site));
+    return this.#count(key, { op: 'add', by }) as Integer;
+  }
+
+  /** Adds to a number, exactly, and gives the new one. Throws WrongTypeError, NotAFloatError, FloatRangeError, RuleError. */
+  incrementFloat(key: ByteString, by: Decimal): Decimal {
+    return this.#count(key, { op: 'addFloat', by });
   }
 
   /** Removes a key of any type; says whether it was there. */
@@ -115,6 +144,7 @@ export class Document {
   /** Adds members to a set; gives how many were absent. Throws WrongTypeError. */
   add(key: ByteString, ...members: readonly ByteString[]): number {
     for (const member of members) this.#check(member);
+    requireMembers(this.#rules.of(key));
     return this.#edit(key, (state, visible, site) => addMembers(state, visible, members, site));
   }
 
@@ -213,6 +243,15 @@ export class Document {
       throw new ArgumentError('keys, values and members are byte strings: encode text with utf8()');
     if (bytes.length > this.#exchange.maxValueBytes)
       throw new ArgumentError(`${bytes.length} bytes are more than maxValueBytes allows`);
+  }
+
+  #count(key: ByteString, op: Extract<StringOp, { readonly by: unknown }>): Decimal {
+    const rule = this.#rules.of(key);
+    requireCountable(rule);
+    return this.#edit(key, (state, visible, site) => {
+      const current = visible === 'string' ? winningString(state, rule.resolve) : null;
+      return countOn(state, visible, current, op, site);
+    });
   }
 
   #edit<R>(

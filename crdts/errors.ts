@@ -84,3 +84,10 @@ export class InvariantError extends MeshError {
     super('INVARIANT', message);
   }
 }
+
+/** Thrown when an operation doesn't fit the rule that holds for a key (rules.ts); the state is unchanged. */
+export class RuleError extends MeshError {
+  constructor(message: string) {
+    super('RULE', message);
+  }
+}

@@ -9,14 +9,31 @@
  * type hides it, is *swept* before a key is created anew: removed as by DEL, in the same delta and at the same dot.
  */
 import type { ByteString } from './bytes.js';
+import { type Decimal, formatDecimal } from './decimal.js';
 import type { Site } from './dot.js';
 import { WrongTypeError } from './errors.js';
 import { type Deadline, deadlineOf, expiryType } from './expiry.js';
-import { formatInteger, type Integer, requireInt64 } from './integer.js';
+import { requireInt64 } from './integer.js';
 import { emptyKeyState, type KeyState, type VisibleType, winningPart } from './key-state.js';
 import { hasMember, isSetLive, type SetState, setType } from './or-set.js';
-import { hasValues, type Resolver, resolve, resolvers, siblingsOf, valuesType } from './policy.js';
-import { incremented, isStringLive, type StringState, stringType, stringValue } from './string-key.js';
+import {
+  hasValues,
+  type Resolver,
+  resolve,
+  resolvers,
+  siblingsOf,
+  valuesType,
+  type WrittenValue,
+} from './policy.js';
+import {
+  incremented,
+  incrementedFloat,
+  isStringLive,
+  type StringOp,
+  type StringState,
+  stringType,
+  stringValue,
+} from './string-key.js';
 
 /** What an operation does: its delta (null = it changes nothing), and what its caller is told. */
 export interface KeyEdit<Result> {
@@ -80,27 +97,58 @@ export function setString(
 ): KeyEdit<void> {
   const delta = emptyKeyState();
   delta.string = stringType.mutate(state.string ?? stringType.empty(), { op: 'write', value }, site);
-  if (state.set !== null && isSetLive(state.set))
-    delta.set = setType.mutate(state.set, { op: 'clear' }, site);
   clearValues(state, delta, site);
-  if (typeof expiry === 'number') setDeadline(state, delta, expiry, site);
-  else if (expiry === 'clear' || visible === 'none') clearDeadline(state, delta, site);
-  return { delta, result: undefined };
+  return { delta: replaced(state, delta, visible, expiry, site), result: undefined };
 }
 
-/** INCRBY: adds to an integer, and tells the new value. Throws WrongTypeError, NotAnIntegerError or OverflowError. */
-export function incrementString(
+/** SET under a policy other than lww: replaces the values that it sees; concurrent ones stay beside it (policy.ts). */
+export function setValue(
   state: KeyState,
   visible: VisibleType,
-  by: Integer,
+  value: WrittenValue,
+  expiry: ExpiryChange,
   site: Site,
-): KeyEdit<Integer> {
-  requireInt64(by);
+): KeyEdit<void> {
+  const delta = emptyKeyState();
+  delta.values = valuesType.mutate(state.values ?? valuesType.empty(), { op: 'write', value }, site);
+  if (state.string !== null && isStringLive(state.string))
+    delta.string = stringType.mutate(state.string, { op: 'delete' }, site);
+  return { delta: replaced(state, delta, visible, expiry, site), result: undefined };
+}
+
+/** What every SET does besides writing. */
+function replaced(
+  state: KeyState,
+  delta: KeyState,
+  visible: VisibleType,
+  expiry: ExpiryChange,
+  site: Site,
+): KeyState {
+  if (state.set !== null && isSetLive(state.set))
+    delta.set = setType.mutate(state.set, { op: 'clear' }, site);
+  if (typeof expiry === 'number') setDeadline(state, delta, expiry, site);
+  else if (expiry === 'clear' || visible === 'none') clearDeadline(state, delta, site);
+  return delta;
+}
+
+/**
+ * INCRBY and INCRBYFLOAT: adds to the string that the client sees (null = none), and tells the new value.
+ * Throws WrongTypeError, NotAnIntegerError, OverflowError, NotAFloatError or FloatRangeError.
+ */
+export function countOn(
+  state: KeyState,
+  visible: VisibleType,
+  current: ByteString | null,
+  op: Extract<StringOp, { readonly by: unknown }>,
+  site: Site,
+): KeyEdit<Decimal> {
   const exists = holds(visible, 'string');
-  const result = incremented(exists ? winningString(state) : null, by);
+  if (op.op === 'add') requireInt64(op.by);
+  const seen = exists ? current : null;
+  const result = op.op === 'add' ? incremented(seen, op.by) : incrementedFloat(seen, op.by);
   // Siblings that a change of rules left behind become one string with the first increment.
   if (exists && winningPart(state) === 'values') {
-    return { delta: setString(state, visible, formatInteger(result), 'keep', site).delta, result };
+    return { delta: setString(state, visible, formatDecimal(result), 'keep', site).delta, result };
   }
   const delta = (exists ? null : swept(state, site)) ?? emptyKeyState();
   let string: StringState = state.string ?? stringType.empty();
@@ -108,7 +156,7 @@ export function incrementString(
     string = stringType.clone(string);
     stringType.merge(string, delta.string);
   }
-  const added = stringType.mutate(string, { op: 'add', by }, site);
+  const added = stringType.mutate(string, op, site);
   if (delta.string === null) delta.string = added;
   else stringType.merge(delta.string, added);
   return { delta, result };

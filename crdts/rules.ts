@@ -8,8 +8,9 @@
 import type { ByteString } from './bytes.js';
 import { utf8 } from './bytes.js';
 import { memberDigest } from './digest.js';
-import { ArgumentError } from './errors.js';
+import { ArgumentError, NotAnIntegerError, RuleError } from './errors.js';
 import { globMatches } from './glob.js';
+import { parseInt64 } from './integer.js';
 import { type PolicyName, type Resolver, resolvers } from './policy.js';
 
 /** A resolver of the user's own. */
@@ -77,6 +78,25 @@ export class Rules {
     for (const { pattern, rule } of this.#rules) if (globMatches(pattern, key)) return rule;
     return ANY;
   }
+}
+
+/** Throws RuleError where a rule doesn't let SET write, NotAnIntegerError where it wants an integer and this is none. */
+export function requireWritable(rule: Rule, value: ByteString): void {
+  if (rule.type === 'set') throw new RuleError('the rule for this key says that it holds a set');
+  if (rule.type === 'counter' && parseInt64(value) === null) throw new NotAnIntegerError();
+}
+
+/** Throws RuleError where a rule doesn't let INCRBY and INCRBYFLOAT count. */
+export function requireCountable(rule: Rule): void {
+  if (rule.type === 'set') throw new RuleError('the rule for this key says that it holds a set');
+  if (!rule.compact)
+    throw new RuleError(`the rule for this key (${rule.policy}) takes whole values: write it with SET`);
+}
+
+/** Throws RuleError where a rule doesn't let SADD add members. */
+export function requireMembers(rule: Rule): void {
+  if (rule.type !== 'any' && rule.type !== 'set')
+    throw new RuleError(`the rule for this key says that it holds a ${rule.type}`);
 }
 
 function toRule(given: RuleOptions, index: number): Rule {

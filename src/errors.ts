@@ -14,6 +14,7 @@ export {
   NotAnIntegerError,
   NotFiniteError,
   OverflowError,
+  RuleError,
   StampRangeError,
   WrongTypeError,
 } from '../crdts/errors.js';
@@ -71,12 +72,5 @@ export class PeerError extends MeshError {
 export class StoppedError extends MeshError {
   constructor() {
     super('STOPPED', 'this node has been stopped');
-  }
-}
-
-/** Thrown when an operation doesn't fit the rule that holds for a key; nothing was changed. */
-export class RuleError extends MeshError {
-  constructor(message: string) {
-    super('RULE', message);
   }
 }

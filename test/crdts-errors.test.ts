@@ -18,7 +18,9 @@ test('keeps the code and the name of every error', () => {
     ArgumentError: 'ARGUMENT',
     InvariantError: 'INVARIANT',
     ResolverError: 'RESOLVER',
+    RuleError: 'RULE',
     NotReadyError: 'NOT_READY',
+    CheckError: 'CHECK',
   } as const;
   for (const [name, code] of Object.entries(pinned)) {
     const Class = exported.get(name) as new (message: string) => crdts.MeshError;

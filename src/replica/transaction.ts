@@ -8,36 +8,25 @@
 import type { ByteString } from '../../crdts/bytes.js';
 import { type Decimal, isWhole } from '../../crdts/decimal.js';
 import type { Site } from '../../crdts/dot.js';
-import { type Deadline, deadlineOf, expiryType, MAX_DEADLINE_MS } from '../../crdts/expiry.js';
-import { type Integer, integer, isInt64, parseInt64 } from '../../crdts/integer.js';
+import { deadlineOf } from '../../crdts/expiry.js';
+import { type Integer, integer, isInt64 } from '../../crdts/integer.js';
 import {
-  appendKeyDelta,
-  emptyKeyState,
-  type KeyState,
-  visibleType,
-  winningPart,
-} from '../../crdts/key-state.js';
-import { hasMember, isSetLive, membersOf, setType } from '../../crdts/or-set.js';
-import { hasValues, valuesType } from '../../crdts/policy.js';
+  addMembers,
+  countOn,
+  deleteKey,
+  expireKey,
+  type KeyEdit,
+  removeMembers,
+  setString,
+  setValue,
+} from '../../crdts/key-ops.js';
+import { appendKeyDelta, type KeyState, visibleType, winningPart } from '../../crdts/key-state.js';
+import { hasMember, membersOf } from '../../crdts/or-set.js';
 import { UNLOADED } from '../../crdts/register.js';
-import type { Rule } from '../../crdts/rules.js';
+import { type Rule, requireCountable, requireMembers, requireWritable } from '../../crdts/rules.js';
 import { type HybridClock, stampMs } from '../../crdts/stamp.js';
-import {
-  incremented,
-  incrementedFloat,
-  isStringLive,
-  type StringOp,
-  stringType,
-  stringValue,
-} from '../../crdts/string-key.js';
-import {
-  ArgumentError,
-  InvariantError,
-  LimitError,
-  NotAnIntegerError,
-  RuleError,
-  WrongTypeError,
-} from '../errors.js';
+import { type StringOp, stringValue } from '../../crdts/string-key.js';
+import { InvariantError, LimitError, NotAnIntegerError, RuleError, WrongTypeError } from '../errors.js';
 import { beginChange, type KeyChange, mergeChange } from './key-change.js';
 import type { KeyRecord } from './key-record.js';
 import type { KeyRules } from './key-rules.js';
@@ -57,7 +46,6 @@ export class BatchTransaction implements Transaction {
   readonly #records: ReadonlyMap<ByteString, KeyRecord>;
   readonly #maxValueBytes: number;
   readonly #rules: KeyRules;
-  #site: Site | null = null;
 
   /** @param records the keys that the batch's operations need, loaded */
   constructor(
@@ -78,7 +66,6 @@ export class BatchTransaction implements Transaction {
 
   /** Starts the next operation. */
   begin(): void {
-    this.#site = null;
     this.nowMs = Math.max(Math.floor(this.#now()), stampMs(this.#clock.last));
   }
 
@@ -95,34 +82,15 @@ export class BatchTransaction implements Transaction {
     const rule = this.#checkRule(key, value);
     const record = this.#record(key);
     const { state } = record;
-    const exists = this.#type(record) !== 'none';
-    if (exists && rule.firstWriteWins) return false;
-    const delta = emptyKeyState();
-    if (rule.compact) {
-      delta.string = stringType.mutate(
-        state.string ?? stringType.empty(),
-        { op: 'write', value },
-        this.#stamp(),
-      );
-      if (state.values !== null && hasValues(state.values)) {
-        delta.values = valuesType.mutate(state.values, { op: 'clear' }, this.#stamp());
-      }
-    } else {
-      const written = { bytes: value, region: this.#rules.region };
-      delta.values = valuesType.mutate(
-        state.values ?? valuesType.empty(),
-        { op: 'write', value: written },
-        this.#stamp(),
-      );
-      if (state.string !== null && isStringLive(state.string)) {
-        delta.string = stringType.mutate(state.string, { op: 'delete' }, this.#stamp());
-      }
-    }
-    if (state.set !== null && isSetLive(state.set))
-      delta.set = setType.mutate(state.set, { op: 'clear' }, this.#stamp());
-    if (typeof expiry === 'number') this.#setDeadline(state, delta, expiry);
-    else if (expiry === 'clear' || !exists) this.#clearDeadline(state, delta);
-    this.#apply(record, delta);
+    const visible = this.#type(record);
+    if (visible !== 'none' && rule.firstWriteWins) return false;
+    const site = this.#site();
+    this.#edit(
+      record,
+      rule.compact
+        ? setString(state, visible, value, expiry, site)
+        : setValue(state, visible, { bytes: value, region: this.#rules.region }, expiry, site),
+    );
     return true;
   }
 
@@ -136,57 +104,30 @@ export class BatchTransaction implements Transaction {
   }
 
   increment(key: ByteString, by: bigint): bigint {
-    const { record, current } = this.#countable(key);
-    const step = integer(by);
-    const next: Integer = incremented(current, step);
-    this.#count(record, current !== null, { op: 'add', by: step });
-    return BigInt(next);
+    return BigInt(this.#count(key, { op: 'add', by: integer(by) }) as Integer);
   }
 
   incrementFloat(key: ByteString, by: Decimal): Decimal {
-    if (this.#rules.of(key).type === 'counter') {
-      this.#countable(key);
-      if (!isWhole(by) || !isInt64(by)) throw new NotAnIntegerError();
-      return integer(this.increment(key, BigInt(by)));
-    }
-    const { record, current } = this.#countable(key);
-    const next = incrementedFloat(current, by);
-    this.#count(record, current !== null, { op: 'addFloat', by });
-    return next;
+    if (this.#rules.of(key).type !== 'counter') return this.#count(key, { op: 'addFloat', by });
+    if (!isWhole(by) || !isInt64(by)) throw new NotAnIntegerError();
+    return this.#count(key, { op: 'add', by });
   }
 
   delete(key: ByteString): boolean {
     const record = this.#record(key);
-    if (this.#type(record) === 'none') return false;
-    this.#sweep(record);
-    return true;
+    return this.#edit(record, deleteKey(record.state, this.#type(record), this.#site()));
   }
 
   add(key: ByteString, members: readonly ByteString[]): number {
     const record = this.#record(key);
-    const rule = this.#rules.of(key);
-    if (rule.type !== 'any' && rule.type !== 'set')
-      throw new RuleError(`the rule for this key says that it holds a ${rule.type}`);
-    const exists = this.#holds(record, 'set');
+    requireMembers(this.#rules.of(key));
     for (const member of members) this.#checkSize(member);
-    const absent = new Set<ByteString>();
-    for (const member of members) if (!exists || !hasMember(record.state.set!, member)) absent.add(member);
-    if (!exists) this.#sweep(record);
-    const delta = emptyKeyState();
-    delta.set = setType.mutate(record.state.set ?? setType.empty(), { op: 'add', members }, this.#stamp());
-    this.#apply(record, delta);
-    return absent.size;
+    return this.#edit(record, addMembers(record.state, this.#type(record), members, this.#site()));
   }
 
   remove(key: ByteString, members: readonly ByteString[]): number {
     const record = this.#record(key);
-    if (!this.#holds(record, 'set')) return 0;
-    const present = [...new Set(members)].filter((member) => hasMember(record.state.set!, member));
-    if (present.length === 0) return 0;
-    const delta = emptyKeyState();
-    delta.set = setType.mutate(record.state.set!, { op: 'remove', members: present }, this.#stamp());
-    this.#apply(record, delta);
-    return present.length;
+    return this.#edit(record, removeMembers(record.state, this.#type(record), members, this.#site()));
   }
 
   has(key: ByteString, member: ByteString): boolean {
@@ -211,44 +152,27 @@ export class BatchTransaction implements Transaction {
 
   expire(key: ByteString, deadlineMs: number | null): boolean {
     const record = this.#record(key);
-    if (this.#type(record) === 'none') return false;
-    if (deadlineMs !== null && deadlineMs <= this.nowMs) return this.delete(key);
-    if (deadlineMs === null && deadlineOf(record.state.expiry) === null) return true;
-    const delta = emptyKeyState();
-    this.#setDeadline(record.state, delta, deadlineMs);
-    // From now on the bytes stand in the header.
-    if (record.state.string?.register.value === UNLOADED) throw new InvariantError('expire needs the value');
-    this.#apply(record, delta);
-    return true;
+    // From now on the bytes stand in the header (key-record.ts).
+    if (record.state.string?.register.value === UNLOADED && !record.nativeMissing)
+      throw new InvariantError('expire needs the value');
+    return this.#edit(
+      record,
+      expireKey(record.state, this.#type(record), deadlineMs, this.nowMs, this.#site()),
+    );
   }
 
   #checkRule(key: ByteString, value: ByteString): Rule {
     this.#checkSize(value);
     const rule = this.#rules.of(key);
-    if (rule.type === 'set') throw new RuleError('the rule for this key says that it holds a set');
-    if (rule.type === 'counter' && parseInt64(value) === null) throw new NotAnIntegerError();
+    requireWritable(rule, value);
     return rule;
   }
 
-  /** A key that may be counted on, and its string; null when it doesn't exist. Throws WrongTypeError and RuleError. */
-  #countable(key: ByteString): { readonly record: KeyRecord; readonly current: ByteString | null } {
+  #count(key: ByteString, op: Extract<StringOp, { readonly by: unknown }>): Decimal {
     const record = this.#record(key);
-    const rule = this.#rules.of(key);
-    if (rule.type === 'set') throw new RuleError('the rule for this key says that it holds a set');
-    if (!rule.compact)
-      throw new RuleError(`the rule for this key (${rule.policy}) takes whole values: write it with SET`);
-    if (!this.#holds(record, 'string')) return { record, current: null };
-    if (winningPart(record.state) !== 'string') {
-      throw new RuleError('this key was written under another rule: SET it anew before counting on it');
-    }
-    return { record, current: stringValue(record.state.string!) };
-  }
-
-  #count(record: KeyRecord, exists: boolean, op: Extract<StringOp, { readonly by: unknown }>): void {
-    if (!exists) this.#sweep(record);
-    // The data type knows which values can't be counted on; it throws before anything has changed.
-    const string = stringType.mutate(record.state.string ?? stringType.empty(), op, this.#stamp());
-    this.#apply(record, { ...emptyKeyState(), string });
+    requireCountable(this.#rules.of(key));
+    const current = this.#holds(record, 'string') ? this.#text(record) : null;
+    return this.#edit(record, countOn(record.state, this.#type(record), current, op, this.#site()));
   }
 
   /** The visible string of a key that holds one. */
@@ -277,47 +201,8 @@ export class BatchTransaction implements Transaction {
   }
 
   /** The dot of what is changed next; no two changes share one. */
-  #stamp(): Site {
-    this.#site ??= { replica: this.#replica, stamp: this.#clock.next() };
-    return this.#site;
-  }
-
-  /** Removes all that is left of a key: every type, visible or hidden, expired or not, and its deadlines. */
-  #sweep(record: KeyRecord): void {
-    const { state } = record;
-    const delta = emptyKeyState();
-    let any = false;
-    if (state.string !== null && isStringLive(state.string)) {
-      delta.string = stringType.mutate(state.string, { op: 'delete' }, this.#stamp());
-      any = true;
-    }
-    if (state.set !== null && isSetLive(state.set)) {
-      delta.set = setType.mutate(state.set, { op: 'clear' }, this.#stamp());
-      any = true;
-    }
-    if (state.values !== null && hasValues(state.values)) {
-      delta.values = valuesType.mutate(state.values, { op: 'clear' }, this.#stamp());
-      any = true;
-    }
-    if (this.#clearDeadline(state, delta)) any = true;
-    if (any) this.#apply(record, delta);
-  }
-
-  #clearDeadline(state: KeyState, delta: KeyState): boolean {
-    if (state.expiry === null || state.expiry.siblings.size === 0) return false;
-    delta.expiry = expiryType.mutate(state.expiry, { op: 'clear' }, this.#stamp());
-    return true;
-  }
-
-  #setDeadline(state: KeyState, delta: KeyState, value: Deadline): void {
-    if (value !== null && !(Number.isSafeInteger(value) && value >= 0 && value <= MAX_DEADLINE_MS)) {
-      throw new ArgumentError('a deadline must be a time in whole milliseconds, below 2^48');
-    }
-    delta.expiry = expiryType.mutate(
-      state.expiry ?? expiryType.empty(),
-      { op: 'write', value },
-      this.#stamp(),
-    );
+  #site(): Site {
+    return { replica: this.#replica, stamp: this.#clock.next() };
   }
 
   #checkSize(value: ByteString): void {
@@ -328,7 +213,9 @@ export class BatchTransaction implements Transaction {
     }
   }
 
-  #apply(record: KeyRecord, delta: KeyState): void {
+  /** Applies an edit to the record and the batch; gives its result. */
+  #edit<Result>(record: KeyRecord, { delta, result }: KeyEdit<Result>): Result {
+    if (delta === null) return result;
     let change = this.changes.get(record.key);
     if (change === undefined) {
       change = beginChange(record, this.#rules.resolve);
@@ -340,6 +227,6 @@ export class BatchTransaction implements Transaction {
     const before = this.deltas.get(record.key);
     if (before === undefined) this.deltas.set(record.key, delta);
     else appendKeyDelta(before, delta);
-    this.#site = null;
+    return result;
   }
 }
