@@ -93,8 +93,7 @@ export class DeltaExchange {
   merge(tree: unknown): Merged {
     const frame = readFrame(tree, this.maxValueBytes);
     requireValues(frame);
-    const label = `${frame.replica} ${frame.number}`;
-    if (frame.number <= this.#numberOf(frame.replica) || this.#held.has(label)) {
+    if (frame.number <= this.#numberOf(frame.replica)) {
       this.#release();
       return 'known';
     }
@@ -103,6 +102,11 @@ export class DeltaExchange {
       this.#apply(frame);
       this.#release();
       return 'merged';
+    }
+    const label = `${frame.replica} ${frame.number}`;
+    if (this.#held.has(label)) {
+      this.#release();
+      return 'known';
     }
     if (this.#held.size >= this.#maxHeld)
       throw new NotReadyError(`${label} came too early, and too many deltas are held back`);

@@ -25,6 +25,16 @@ export function compareDots(a: Dot, b: Dot): number {
   return a.stamp - b.stamp || (a.replica < b.replica ? -1 : a.replica > b.replica ? 1 : 0);
 }
 
+/** Orders lists of dots: by their first difference, replica before stamp; a list that goes on comes later. */
+export function compareDotLists(a: readonly Dot[], b: readonly Dot[]): number {
+  for (let i = 0; i < a.length && i < b.length; i += 1) {
+    const [x, y] = [a[i]!, b[i]!];
+    if (x.replica !== y.replica) return x.replica < y.replica ? -1 : 1;
+    if (x.stamp !== y.stamp) return x.stamp - y.stamp;
+  }
+  return a.length - b.length;
+}
+
 /**
  * Throws InvariantError unless a site's stamp is later than what has been seen of its replica. An operation at a used
  * or an older stamp would be taken for one that was seen before, and be lost in silence.

@@ -19,7 +19,7 @@
  */
 import type { ByteString } from './bytes.js';
 import type { DataType } from './data-type.js';
-import { compareDots, type Dot, type ReplicaId, requireLater, type Site } from './dot.js';
+import { compareDotLists, compareDots, type Dot, type ReplicaId, requireLater, type Site } from './dot.js';
 import { DecodeError, InvariantError } from './errors.js';
 import type { Stamp } from './stamp.js';
 import { covers, dominates, mergeVectors, raise, type VersionVector } from './version-vector.js';
@@ -210,7 +210,7 @@ export const setType: DataType<SetState, SetOp> = {
       else group.members.push(member);
     }
     const entries: unknown[] = [];
-    for (const [, { dots, members }] of [...groups].sort((a, b) => compareBytes(a[0], b[0]))) {
+    for (const { dots, members } of [...groups.values()].sort((a, b) => compareDotLists(a.dots, b.dots))) {
       const flat: number[] = [];
       for (const dot of dots) flat.push(writer.replica(dot.replica), writer.stamp(dot.stamp));
       entries.push(
@@ -232,14 +232,15 @@ export const setType: DataType<SetState, SetOp> = {
     };
     const groups = asArray(parts[1], 'set entries');
     if (groups.length % 2 !== 0) throw new DecodeError('set entries are not in pairs');
-    let lastLabel: string | null = null;
+    let last: Dots | null = null;
+    let count = 0;
     for (let i = 0; i < groups.length; i += 2) {
-      const dots = [...reader.vector(groups[i])].map(([replica, stamp]) => ({ replica, stamp }));
+      const dots = reader.dots(groups[i]);
       for (const dot of dots) reader.requireCovered(state.context, dot);
       if (dots.length === 0 && state.whole) throw new DecodeError('a whole set names an absent member');
-      const label = dots.map((dot) => `${dot.replica} ${dot.stamp}`).join(' ');
-      if (lastLabel !== null && label <= lastLabel) throw new DecodeError('set entries are not in order');
-      lastLabel = label;
+      if (last !== null && compareDotLists(last, dots) >= 0)
+        throw new DecodeError('set entries are not in order');
+      last = dots;
       const members = asArray(groups[i + 1], 'set members');
       if (members.length === 0) throw new DecodeError('a group of set entries is empty');
       let lastMember: string | null = null;
@@ -248,8 +249,9 @@ export const setType: DataType<SetState, SetOp> = {
         if (lastMember !== null && member <= lastMember)
           throw new DecodeError('set members are not in order');
         lastMember = member;
-        if (state.entries.has(member)) throw new DecodeError('a set names a member twice');
         state.entries.set(member, dots);
+        count += 1;
+        if (state.entries.size < count) throw new DecodeError('a set names a member twice');
       }
     }
     if (state.context.size === 0 && state.entries.size > 0) {

@@ -93,7 +93,8 @@ export class WireReader {
     for (const id of table) {
       if (typeof id !== 'string' || !REPLICA_ID.test(id)) throw new DecodeError(BAD_REPLICA_ID);
     }
-    if (new Set(table).size !== table.length) throw new DecodeError('a replica stands twice in its table');
+    if (table.length > 1 && new Set(table).size !== table.length)
+      throw new DecodeError('a replica stands twice in its table');
     this.#replicas = table as ReplicaId[];
   }
 
@@ -124,17 +125,24 @@ export class WireReader {
   }
 
   vector(wire: unknown): VersionVector {
+    const vector: VersionVector = new Map();
+    for (const { replica, stamp } of this.dots(wire)) vector.set(replica, stamp);
+    return vector;
+  }
+
+  /** Dots, at most one per replica, in the order of the replica ids: the same form as a vector's. */
+  dots(wire: unknown): Dot[] {
     const flat = asArray(wire, 'version vector', 2 * WIRE_LIMITS.replicas);
     if (flat.length % 2 !== 0) throw new DecodeError('a version vector has an odd length');
-    const vector: VersionVector = new Map();
+    const dots: Dot[] = [];
     let last = '';
     for (let i = 0; i < flat.length; i += 2) {
-      const id = this.replica(flat[i]);
-      if (id <= last) throw new DecodeError('a version vector is not in the order of its replicas');
-      last = id;
-      vector.set(id, this.stamp(flat[i + 1]));
+      const replica = this.replica(flat[i]);
+      if (replica <= last) throw new DecodeError('a version vector is not in the order of its replicas');
+      last = replica;
+      dots.push({ replica, stamp: this.stamp(flat[i + 1]) });
     }
-    return vector;
+    return dots;
   }
 
   /** Throws unless a context covers a dot: a dot that its own context denies would come and go with the order of merges. */

@@ -297,7 +297,8 @@ test('holds back what is stamped too far in the future, and merges it when its t
   b.set(k, v('now'));
   assert.equal(b.get(k), 'now');
   now += 3_600_000;
-  assert.equal(b.merge(carry(delta)), 'known');
+  assert.equal(b.merge(carry(delta)), 'merged');
+  assert.equal(b.held, 0);
   assert.equal(b.get(k), 'early');
 });
 
