@@ -1,5 +1,8 @@
 /** Data types and clocks: pure, deterministic, without IO. Usable on their own, without Valkey and without a mesh. */
 export * from './bytes.js';
+export * from './check-data-type.js';
+export * from './check-report.js';
+export * from './check-resolver.js';
 export * from './counter.js';
 export type { DataType } from './data-type.js';
 export * from './decimal.js';

@@ -43,9 +43,12 @@ test('documents every export', () => {
   }
 });
 
-test('exports every file from its index', () => {
+/** Parts of checkDataType that are of no use on their own. */
+const INTERNAL = new Set(['index.ts', 'check-history.ts', 'check-laws.ts', 'check-wire.ts']);
+
+test('exports every other file from its index', () => {
   const index = files.find(({ name }) => name === 'index.ts')!.source;
   for (const { name } of files) {
-    if (name !== 'index.ts') assert.ok(index.includes(`'./${name.replace(/ts$/, 'js')}'`), name);
+    if (!INTERNAL.has(name)) assert.ok(index.includes(`'./${name.replace(/ts$/, 'js')}'`), name);
   }
 });
