@@ -40,43 +40,40 @@ export function unpackBytes(bytes: ByteString): unknown {
 
 /** Throws DecodeError unless the bytes are one msgpack value of the allowed kinds, and nothing follows it. */
 function checkTree(bytes: Uint8Array): void {
-  const end = bytes.length;
-  const pending: number[] = [];
-  let left = 1;
-  let at = 0;
-  const need = (count: number): number => {
-    if (at + count > end) throw new DecodeError('the bytes end in the middle of a value');
-    let value = 0;
-    for (let i = 0; i < count; i += 1) value = value * 256 + bytes[at + i]!;
-    at += count;
-    return value;
-  };
-  const skip = (count: number): void => {
-    at += count;
-    if (at > end) throw new DecodeError('the bytes end in the middle of a value');
-  };
-  const enter = (count: number): void => {
-    if (count > end - at) throw new DecodeError('an array is longer than its bytes');
-    if (pending.length >= MAX_DEPTH) throw new DecodeError('arrays are nested too deeply');
-    pending.push(left);
-    left = count;
-  };
-  for (;;) {
-    while (left === 0) {
-      const outer = pending.pop();
-      if (outer === undefined) {
-        if (at !== end) throw new DecodeError('bytes follow the value');
-        return;
-      }
-      left = outer;
+  const guard = new TreeGuard(bytes);
+  while (guard.hasNext()) guard.pass();
+  if (guard.at !== bytes.length) throw new DecodeError('bytes follow the value');
+}
+
+/** Walks over a tree's bytes, value by value. */
+class TreeGuard {
+  at = 0;
+  /** Values still to come in the array that it is in. */
+  #left = 1;
+  readonly #bytes: Uint8Array;
+  readonly #outer: number[] = [];
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes;
+  }
+
+  /** Steps out of the arrays that end here; false at the end of the tree. */
+  hasNext(): boolean {
+    while (this.#left === 0) {
+      const left = this.#outer.pop();
+      if (left === undefined) return false;
+      this.#left = left;
     }
-    left -= 1;
-    if (at >= end) throw new DecodeError('the bytes end in the middle of a value');
-    const head = bytes[at]!;
-    at += 1;
-    if (head <= 0x7f || head >= 0xe0) continue;
-    if (head >= 0xa0 && head <= 0xbf) skip(head & 0x1f);
-    else if (head >= 0x90 && head <= 0x9f) enter(head & 0x0f);
+    return true;
+  }
+
+  /** Passes one value, or into one array. */
+  pass(): void {
+    this.#left -= 1;
+    const head = this.#number(1);
+    if (head <= 0x7f || head >= 0xe0) return;
+    if (head >= 0xa0 && head <= 0xbf) this.#skip(head & 0x1f);
+    else if (head >= 0x90 && head <= 0x9f) this.#enter(head & 0x0f);
     else
       switch (head) {
         case 0xc0:
@@ -85,48 +82,62 @@ function checkTree(bytes: Uint8Array): void {
           break;
         case 0xc4:
         case 0xd9:
-          skip(need(1));
+          this.#skip(this.#number(1));
           break;
         case 0xc5:
         case 0xda:
-          skip(need(2));
+          this.#skip(this.#number(2));
           break;
         case 0xc6:
         case 0xdb:
-          skip(need(4));
+          this.#skip(this.#number(4));
           break;
         case 0xcc:
-          skip(1);
+        case 0xd0:
+          this.#skip(1);
           break;
         case 0xcd:
-          skip(2);
+        case 0xd1:
+          this.#skip(2);
           break;
         case 0xca:
         case 0xce:
-          skip(4);
+        case 0xd2:
+          this.#skip(4);
           break;
         case 0xcb:
         case 0xcf:
         case 0xd3:
-          skip(8);
-          break;
-        case 0xd0:
-          skip(1);
-          break;
-        case 0xd1:
-          skip(2);
-          break;
-        case 0xd2:
-          skip(4);
+          this.#skip(8);
           break;
         case 0xdc:
-          enter(need(2));
+          this.#enter(this.#number(2));
           break;
         case 0xdd:
-          enter(need(4));
+          this.#enter(this.#number(4));
           break;
         default:
           throw new DecodeError(`a value of kind 0x${head.toString(16)} is not part of the protocol`);
       }
+  }
+
+  #skip(count: number): void {
+    this.at += count;
+    if (this.at > this.#bytes.length) throw new DecodeError('the bytes end in the middle of a value');
+  }
+
+  #number(length: number): number {
+    const start = this.at;
+    this.#skip(length);
+    let value = 0;
+    for (let i = start; i < this.at; i += 1) value = value * 256 + this.#bytes[i]!;
+    return value;
+  }
+
+  #enter(count: number): void {
+    if (count > this.#bytes.length - this.at) throw new DecodeError('an array is longer than its bytes');
+    if (this.#outer.length >= MAX_DEPTH) throw new DecodeError('arrays are nested too deeply');
+    this.#outer.push(this.#left);
+    this.#left = count;
   }
 }
