@@ -92,7 +92,7 @@ export function compare(
   }
 }
 
-/** Runs a side from clean memory where node was started with --expose-gc; gives its work per second. */
+/** Runs a side from clean memory, where `gc` is exposed; gives its work per second. */
 function timed(side: Side, check: boolean): number {
   globalThis.gc?.();
   const start = performance.now();

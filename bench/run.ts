@@ -4,6 +4,8 @@
  */
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { type Bench, line, machine, type Row, versionOf } from './harness.js';
 import { mergeBench } from './merge.js';
 import { sizesBench } from './sizes.js';
@@ -52,6 +54,10 @@ async function main(): Promise<void> {
   }
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 1)}\n`);
 }
+
+// So that a side doesn't pay for the rubbish of the one before.
+setFlagsFromString('--expose-gc');
+globalThis.gc = runInNewContext('gc') as NonNullable<typeof globalThis.gc>;
 
 try {
   await main();
