@@ -116,7 +116,7 @@ describe('A peer that is killed', () => {
   it('while it catches up on what others write catches up after the next start', async () => {
     const ledger = new Ledger('catching up');
     let over = false;
-    const writing = [a, b].map((region) => ledger.writeUntil(() => over, region.door));
+    const writing = [a, b].map((region) => ledger.writeUntil(() => over, region.door, 10));
     for (let round = 0; round < 2; round += 1) {
       await c.kill('SIGKILL');
       await grows(ledger, 500);
@@ -269,6 +269,33 @@ describe('A Valkey', () => {
     regions.cut(a);
     await a.start();
     assert.equal(await ledger.write(a.door, 30), 30);
+    regions.heal();
+    await regions.synchronise();
+    await ledger.check(regions);
+  });
+
+  it('that falls back to an older copy under a running peer gets the lost tail back, and counts it once', async (t) => {
+    const ledger = new Ledger('failover');
+    await ledger.write(a.door, 50);
+    await regions.synchronise();
+    const copy = await mkdtemp(join(tmpdir(), 'valkey-mesh-copy-'));
+    t.after(() => rm(copy, { recursive: true, force: true }));
+    await a.valkey.kill('SIGKILL');
+    await cp(a.valkey.dir, copy, { recursive: true });
+    await a.valkey.restart();
+    await waitFor(async () => (await ledger.write(a.door, 10)) === 10, { deadlineMs: DEADLINE_MS });
+    await ledger.write(b.door, 50);
+    await regions.synchronise();
+    // And some that nobody else has heard of.
+    regions.cut(a);
+    await ledger.write(a.door, 50);
+    const { replica } = await a.status();
+    await a.valkey.kill('SIGKILL');
+    await wipe(a.valkey);
+    await cp(copy, a.valkey.dir, { recursive: true });
+    await a.valkey.restart();
+    await hasNewEpoch(a, replica);
+    assert.equal(await ledger.write(a.door, 20), 20);
     regions.heal();
     await regions.synchronise();
     await ledger.check(regions);
