@@ -514,3 +514,17 @@ test('whole states and their marks are committed together with what they say', a
   assert.deepEqual(world.store.dataset.applied.get('you.1'), mark);
   assert.deepEqual(await world.store.members(utf8('s')), ['m']);
 });
+
+test('writes go on after the store was away and another node with a faster clock wrote meanwhile', async () => {
+  const node = await replicaWorld({ id: 'me.1' });
+  const stamp = START + 20_000 * 4096;
+  node.store.hold('open');
+  node.store.faults.push('lose');
+  await node.submit(set('k', 'lost'));
+  node.store.dataset.applied.set('you.1', { replica: 'you.1', number: 3, stamp });
+  node.store.release('open');
+  await node.settle();
+  const outcome = await node.submit(set('k', 'mine'));
+  assert.equal(outcome.error, null);
+  assert.equal(node.frames[0]!.deps.get('you.1'), stamp);
+});

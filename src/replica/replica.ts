@@ -275,7 +275,11 @@ export class Replica {
 
   #adopt(applied: Iterable<AppliedMark>): void {
     this.#applied.clear();
-    for (const mark of applied) this.#applied.set(mark.replica, mark);
+    for (const mark of applied) {
+      this.#applied.set(mark.replica, mark);
+      // Another node on the same Valkey may have applied it; frames that depend on it must come after it.
+      if (!this.#clock.isAhead(mark.stamp)) this.#clock.observe(mark.stamp);
+    }
     this.#forgetAssumptions();
   }
 
