@@ -15,6 +15,7 @@ export * from './errors.js';
 export * from './expiry.js';
 export * from './explain.js';
 export type * from './explanation.js';
+export * from './forgetting.js';
 export * from './frame-wire.js';
 export * from './glob.js';
 export * from './integer.js';
