@@ -87,6 +87,11 @@ describe('A peer', () => {
     assert.match(second.stderr, /standard input ended/);
   });
 
+  it('stops at once with --exit-with-parent when there is no standard input', async () => {
+    const peer = new CliProcess(['peer', '--region', 'eu', ...ANY_RESP, '--exit-with-parent'], {}, 'ignore');
+    assert.deepEqual(await peer.ended, { code: 0, signal: null });
+  });
+
   it('takes its settings from a file, and flags win over it', async () => {
     writeFileSync(
       inFolder('peer.json'),

@@ -42,7 +42,8 @@ export function stopRequest(options: StopRequestOptions = {}): { readonly asked:
   };
   if (options.onStdinEnd) {
     process.stdin.on('error', () => {});
-    process.stdin.once('close', () => orphaned('standard input ended'));
+    // A pipe that breaks only closes, and /dev/null only ends.
+    for (const event of ['end', 'close']) process.stdin.once(event, () => orphaned('standard input ended'));
     process.stdin.resume();
   }
   if (options.onParentEnd) {

@@ -22,11 +22,11 @@ export class CliProcess {
   readonly ended: Promise<Ended>;
   #isEnded = false;
 
-  constructor(args: readonly string[], env: NodeJS.ProcessEnv = {}) {
+  constructor(args: readonly string[], env: NodeJS.ProcessEnv = {}, stdin: 'pipe' | 'ignore' = 'pipe') {
     this.child = spawn(process.execPath, ['--import', 'tsx', CLI, ...args], {
       cwd: ROOT,
       env: { ...process.env, NODE_TEST_CONTEXT: undefined, ...env },
-      stdio: ['pipe', 'pipe', 'pipe'],
+      stdio: [stdin, 'pipe', 'pipe'],
     });
     running.add(this);
     this.child.stdout!.setEncoding('utf8').on('data', (text: string) => {
