@@ -81,14 +81,10 @@ function measure({ name, before, operate }: Example): Row[] {
   const document = createDocument({ replica: REPLICA, now: () => NOW });
   before?.(document);
   document.takeDeltas();
-  const empty = pack(
-    createDocument({ replica: REPLICA, now: () => NOW, snapshot: document.snapshot() })
-      .snapshot()
-      .with(4, []),
-  ).length;
   operate(document);
   const [delta] = document.takeDeltas();
-  const state = pack(document.snapshot()).length - empty;
+  const snapshot = document.snapshot();
+  const state = pack(snapshot).length - pack(snapshot.with(4, [])).length;
   const row = (what: string, value: number): Row => {
     return { bench: 'sizes', case: `${name} | ${what}`, value, unit: 'bytes', baseline: null, ratio: null };
   };
