@@ -1,6 +1,6 @@
 /** Checks a node's options and fills in the defaults. */
 import { Rules } from '../crdts/rules.js';
-import { ConfigError } from './errors.js';
+import { ArgumentError, ConfigError } from './errors.js';
 import { type NodeOptions, silentLogger } from './options.js';
 import { systemTimers } from './timers.js';
 
@@ -9,7 +9,18 @@ export type CheckedOptions = ReturnType<typeof checkOptions>;
 
 const REGION = /^[A-Za-z0-9_.-]{1,64}$/;
 
-/** Throws ConfigError when an option is out of its range. */
+function checkRules(rules: NodeOptions['rules']): Rules {
+  if (rules !== undefined && !Array.isArray(rules))
+    throw new ConfigError('rules must be an array of { pattern, type, policy }');
+  try {
+    return new Rules(rules);
+  } catch (cause) {
+    if (cause instanceof ArgumentError) throw new ConfigError(cause.message, { cause });
+    throw new ConfigError(`rules must be an array of { pattern, type, policy }: ${String(cause)}`, { cause });
+  }
+}
+
+/** Throws ConfigError when an option is not of its form, or out of its range. */
 export function checkOptions(options: NodeOptions) {
   if (typeof options?.region !== 'string' || !REGION.test(options.region)) {
     throw new ConfigError(
@@ -23,11 +34,28 @@ export function checkOptions(options: NodeOptions) {
     }
     return value;
   };
+  for (const name of ['listen', 'announce', 'peers', 'allow'] as const) {
+    const value: unknown = options[name];
+    if (value !== undefined && !(Array.isArray(value) && value.every((item) => typeof item === 'string')))
+      throw new ConfigError(`${name} must be an array of strings`);
+  }
+  for (const name of ['identity', 'meshKey'] as const) {
+    if (options[name] !== undefined && !(options[name] instanceof Uint8Array))
+      throw new ConfigError(`${name} must be a Uint8Array: the bytes of the file that keygen wrote`);
+  }
+  if (
+    options.store !== undefined &&
+    typeof options.store !== 'string' &&
+    typeof options.store?.open !== 'function'
+  )
+    throw new ConfigError("store must be 'memory', the URL of a Valkey server, or a store");
+  if (options.mesh !== undefined && typeof options.mesh?.request !== 'function')
+    throw new ConfigError('mesh must be a mesh: leave it out for the libp2p one');
   const mebi = 1024 * 1024;
   return {
     ...options,
     store: options.store ?? 'memory',
-    rules: new Rules(options.rules),
+    rules: checkRules(options.rules),
     timers: options.timers ?? systemTimers,
     random: options.random ?? Math.random,
     logger: options.logger ?? silentLogger,

@@ -115,7 +115,7 @@ export class MeshNode {
     return run(this.#core, needs, 0, (tx) => named.reduce((count, key) => count + Number(tx.delete(key)), 0));
   }
 
-  /** Listens. Listeners run after the commit and must not throw. */
+  /** Listens. Listeners run after the commit; what they throw is logged, and stops nothing. */
   on<E extends keyof NodeEvents>(event: E, listener: (...args: NodeEvents[E]) => void): this {
     (this.#events as EventEmitter).on(event, listener);
     return this;
@@ -129,15 +129,18 @@ export class MeshNode {
 
   /**
    * Waits until `regions` other regions have applied everything that this node has committed so far; gives how many have
-   * at the end. `timeoutMs`: 0 = wait for ever. Default: 10,000.
+   * at the end. `timeoutMs`: 0 = wait for ever. Default: 10,000. Rejects with ArgumentError when a number isn't usable.
    */
-  waitFor(
+  async waitFor(
     regions: number,
     options: { readonly timeoutMs?: number; readonly signal?: AbortSignal } = {},
   ): Promise<number> {
     if (!Number.isSafeInteger(regions) || regions < 0)
       throw new ArgumentError('regions must be a whole number, 0 or more');
-    return this.#core.waitFor(regions, this.#core.lastFrame(), options.timeoutMs ?? 10_000, options.signal);
+    const timeoutMs = options.timeoutMs ?? 10_000;
+    if (!Number.isSafeInteger(timeoutMs) || timeoutMs < 0)
+      throw new ArgumentError('timeoutMs must be a whole number of milliseconds; 0 waits for ever');
+    return this.#core.waitFor(regions, this.#core.lastFrame(), timeoutMs, options.signal);
   }
 
   /** The node at a glance. */
@@ -167,11 +170,17 @@ export async function createNode(options: NodeOptions): Promise<MeshNode> {
   // Listeners may be many; and one that throws must not stop replication.
   events.setMaxListeners(0);
   const logger = options?.logger;
+  const failed = (event: string, error: unknown): void =>
+    logger?.error({ err: error, event }, 'a listener threw');
   const emit = <E extends keyof NodeEvents>(event: E, ...args: NodeEvents[E]): void => {
-    try {
-      (events as EventEmitter).emit(event, ...args);
-    } catch (error) {
-      logger?.error({ err: error, event }, 'a listener threw');
+    // One by one: what one listener throws, at once or later, must not keep the others from being told.
+    for (const listener of events.rawListeners(event)) {
+      try {
+        const result: unknown = (listener as (...given: NodeEvents[E]) => unknown)(...args);
+        if (result instanceof Promise) result.catch((error: unknown) => failed(event, error));
+      } catch (error) {
+        failed(event, error);
+      }
     }
   };
   const core: NodeCore = await NodeCore.start(options, {
