@@ -84,6 +84,7 @@ const JUNK: readonly unknown[] = [
   undefined,
   null,
   -1,
+  -0,
   0.5,
   1e9,
   Number.NaN,
