@@ -3,8 +3,8 @@
  * that the TCP links are cut; "later" means a later millisecond on the machine's clock.
  *
  * Not here, because no client can bring it about: row 3 (equal stamps), row 10 (a clock an hour ahead) and row 29 (an
- * evicted tombstone) are in crdts-table*.test.ts and simulation.test.ts. Rows 8, 9 and 15 need policies and INCRBYFLOAT,
- * which this front door does not have yet; so do RENAME, COPY and SMOVE of row 30, and EXPLAIN of rows 16 and 25.
+ * evicted tombstone) are in crdts-table*.test.ts and simulation.test.ts. EXPLAIN of rows 16 and 25, and RENAME, COPY and SMOVE
+ * of row 30, are commands that this front door does not have yet.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
@@ -21,7 +21,8 @@ let b: Region;
 let c: Region;
 
 before(async () => {
-  regions = await Regions.start();
+  const rules = ['r8*=string:fww', 'r9*=string:max'];
+  regions = await Regions.start({ flags: rules.flatMap((rule) => ['--rule', rule]) });
   [a, b, c] = regions.all as [Region, Region, Region];
 });
 after(() => regions?.stop());
@@ -124,12 +125,41 @@ describe('Registers', () => {
     await b.start();
     await regions.synchronise();
     await everywhere(exists('r7'), 0);
-    for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-      await Promise.all([a.restart(signal), b.restart(signal)]);
-      await regions.synchronise();
-      await everywhere(exists('r7'), 0);
-      await everywhere(exists('r7 set'), 0);
-    }
+    await Promise.all([a.restart('SIGTERM'), b.restart('SIGKILL')]);
+    await regions.synchronise();
+    await everywhere(exists('r7'), 0);
+    await everywhere(exists('r7 set'), 0);
+  });
+});
+
+describe('Registers with a policy', () => {
+  it('row 8: under fww the earliest of two concurrent SETs stays, and a SET after that is refused until a DEL', async () => {
+    await cutOff(
+      () => a.door.set('r8', 'first'),
+      laterMoment,
+      () => b.door.set('r8', 'second'),
+    );
+    await everywhere(text('r8'), 'first');
+    assert.equal(await b.door.set('r8', 'third'), null);
+    await regions.synchronise();
+    await everywhere(text('r8'), 'first');
+    await c.door.del('r8');
+    await regions.synchronise();
+    assert.equal(await b.door.set('r8', 'fourth'), 'OK');
+    await regions.synchronise();
+    await everywhere(text('r8'), 'fourth');
+  });
+
+  it('row 9: under max the greatest of two concurrent SETs stays, until someone who saw it writes less', async () => {
+    await cutOff(
+      () => a.door.set('r9', '7'),
+      laterMoment,
+      () => b.door.set('r9', '5'),
+    );
+    await everywhere(text('r9'), '7');
+    await b.door.set('r9', '3');
+    await regions.synchronise();
+    await everywhere(text('r9'), '3');
   });
 });
 
@@ -208,6 +238,25 @@ describe('Counters', () => {
     assert.equal(await b.door.incr('r14 after'), 1);
     await regions.synchronise();
     await everywhere(text('r14 after'), '1');
+  });
+
+  it('row 15: fractions of several regions add up to the same bytes everywhere', async () => {
+    await cutOff(
+      () => a.door.incrbyfloat('r15', 1.1),
+      () => b.door.incrbyfloat('r15', 1.9),
+    );
+    await everywhere(text('r15'), '3');
+    await c.door.incrby('r15', 2);
+    await regions.synchronise();
+    await everywhere(text('r15'), '5');
+    await cutOff(
+      ...[a, b, c].map(
+        ({ door }) =>
+          () =>
+            door.incrbyfloat('r15', 0.1),
+      ),
+    );
+    await everywhere(text('r15'), '5.3');
   });
 
   it('row 16: an increment is not applied to a text that was set concurrently', async () => {

@@ -29,6 +29,8 @@ export interface RegionsOptions {
   readonly valkeyArgs?: readonly string[];
   /** Keep data over restarts of Valkey. Default: true. */
   readonly appendonly?: boolean;
+  /** Flags of every peer, besides those that join them. */
+  readonly flags?: readonly string[];
   /** Environment of the peers, such as NODE_OPTIONS. */
   readonly env?: NodeJS.ProcessEnv;
 }
@@ -180,7 +182,14 @@ export class Regions {
 
   /** Starts Valkeys, links and peers; resolves when all peers see each other. On failure nothing is left running. */
   static async start(options: RegionsOptions = {}): Promise<Regions> {
-    const { count = 3, oneWayMs = 3, appendonly = true, valkeyArgs = [], env = {} } = options;
+    const {
+      count = 3,
+      oneWayMs = 3,
+      appendonly = true,
+      valkeyArgs = [],
+      flags: more = [],
+      env = {},
+    } = options;
     const numbers = Array.from({ length: count }, (_, at) => at);
     const folder = mkdtempSync(join(tmpdir(), 'valkey-mesh-regions-'));
     const links: Link[] = [];
@@ -210,6 +219,7 @@ export class Regions {
       for (const each of launched) if (each.status === 'rejected') throw each.reason;
       for (const at of numbers) {
         const flags = [
+          ...more,
           ...['--region', NAMES[at]!, '--mesh-key', meshKey],
           ...['--identity', file(`${NAMES[at]}.key`, identities[at]!.bytes)],
           ...['--listen', `/ip4/127.0.0.1/tcp/${firstPort + at}`, '--announce', 'none'],
