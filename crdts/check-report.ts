@@ -126,6 +126,7 @@ export function show(value: unknown): string {
     if (item instanceof Map) return { map: [...item] };
     if (item instanceof Set) return { set: [...item] };
     if (item instanceof Uint8Array) return { bytes: [...item] };
+    if (Object.is(item, -0)) return '-0';
     return typeof item === 'bigint' ? `${item}n` : item;
   });
   return (text ?? String(value)).slice(0, 500);

@@ -223,7 +223,8 @@ export const setType: DataType<SetState, SetOp> = {
 
   fromWire(wire, reader: WireReader) {
     const parts = asArray(wire, 'set', 3);
-    if (parts[2] !== 0 && parts[2] !== 1) throw new DecodeError('a set does not say whether it is whole');
+    if (!Object.is(parts[2], 0) && parts[2] !== 1)
+      throw new DecodeError('a set does not say whether it is whole');
     const state: SetState = {
       context: reader.vector(parts[0]),
       entries: new Map(),

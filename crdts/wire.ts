@@ -99,7 +99,7 @@ export class WireReader {
   }
 
   replica(wire: unknown): ReplicaId {
-    const id = typeof wire === 'number' ? this.#replicas[wire] : undefined;
+    const id = typeof wire === 'number' && !Object.is(wire, -0) ? this.#replicas[wire] : undefined;
     if (id === undefined) throw new DecodeError('a replica index is outside its table');
     return id;
   }
