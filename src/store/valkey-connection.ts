@@ -226,7 +226,7 @@ export class ValkeyConnection {
 
   #resetError(): StoreResetError {
     return new StoreResetError(
-      `Valkey at ${this.#address.label} lost data that it had acknowledged (a restart without them, a failover, or a flush): open the store again`,
+      `Valkey at ${this.#address.label} lost data that it had acknowledged (a restart without them, a failover, or a flush); the node begins anew and asks the other regions for what is missing`,
     );
   }
 
