@@ -13,6 +13,7 @@ import {
   type DataType,
   type DataTypeCheck,
   type Decimal,
+  DecodeError,
   deadlineOf,
   expiryType,
   membersOf,
@@ -223,6 +224,20 @@ test('catches a wire form that leaves something out, and one that no codec keeps
   caught(lossy, { operations: [{ op: 'write', value: a }] }, 'grew, round trip, canonical, commutative', 2);
   const dates = broken(registerType, { toWire: (state) => [new Date(state.stamp)] });
   caught(dates, register, 'wire form', 0);
+});
+
+test('catches a wire form that loses what only a delta says', () => {
+  const lossy = broken(setType, {
+    toWire: (state, writer) => (setType.toWire(state, writer) as unknown[]).slice(0, 2),
+    fromWire: (wire, reader) => {
+      const parts = wire as unknown[];
+      if (!Array.isArray(parts) || parts.length !== 2) throw new DecodeError('not a set');
+      return setType.fromWire([...parts, 1], reader);
+    },
+  });
+  // Adds alone: a removal, read as whole, would be refused at once.
+  const adds = [a, b].map((member) => ({ op: 'add', members: [member] }) as const);
+  caught(lossy, { operations: adds }, 'grew, converges, delta joins', 3);
 });
 
 test('catches a reader that takes anything', () => {
