@@ -295,11 +295,9 @@ export class NodeCore implements Engine {
         { lost, replica: id },
         'the store came back without all that was committed: a new epoch begins',
       );
-      this.#sync.restart(facts.applied);
-      this.#sync.recover(lost);
-    } else {
-      this.#sync.restart(facts.applied);
     }
+    this.#sync.restart(facts.applied);
+    this.#sync.recover();
     if (this.#state === 'store-unavailable') this.#state = 'ready';
     return id;
   }

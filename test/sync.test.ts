@@ -234,6 +234,28 @@ test('what a store lost while its node lived comes back from memory and from the
   await world.stop();
 });
 
+test('a store that loses its data twice while nobody else has it is filled from memory both times', async () => {
+  const world = new MeshWorld();
+  const [a, b] = await world.startAll(['a', 'b']);
+  await world.run(b!.counter('n').increment());
+  await world.equal();
+  world.network.cut('a', 'b');
+  for (let loss = 0; loss < 2; loss += 1) {
+    for (let i = 0; i < 10; i += 1) await world.run(a!.counter('n').increment());
+    world.stores.get('a')!.loseData(new MemoryDataset());
+    const before = a!.status().replica;
+    await world.until('a new epoch', () => a!.status().replica !== before && a!.status().state === 'ready');
+    await world.until(
+      'it counts again',
+      async () => (await a!.counter('n').value()) === BigInt(11 + loss * 10),
+    );
+  }
+  world.network.heal();
+  await world.equal();
+  assert.equal(await b!.counter('n').value(), 21n);
+  await world.stop();
+});
+
 // ---- a frame that can't be merged
 
 const START = stampAt(Date.UTC(2025, 0, 1));

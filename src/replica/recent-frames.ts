@@ -26,6 +26,14 @@ export class RecentFrames {
     }
   }
 
+  /** All frames, those first that came first. */
+  *all(): Generator<readonly [replica: ReplicaId, number: number, bytes: Uint8Array]> {
+    for (const [name, bytes] of this.#frames) {
+      const space = name.indexOf(' ');
+      yield [name.slice(0, space), Number(name.slice(space + 1)), bytes];
+    }
+  }
+
   get(replica: ReplicaId, number: number): Uint8Array | undefined {
     return this.#frames.get(`${replica} ${number}`);
   }

@@ -132,16 +132,14 @@ export class Sync implements MeshHandlers {
     this.#delivery.reset(applied);
   }
 
-  /** Frames of an epoch that the store lost the end of: what is still in memory is applied again, before anyone is asked. */
-  recover(lost: ReplicaId): void {
-    let number = (this.#delivery.marks.get(lost)?.number ?? 0) + 1;
-    for (
-      let bytes = this.#recent.get(lost, number);
-      bytes !== undefined;
-      bytes = this.#recent.get(lost, number)
-    ) {
+  /**
+   * What the store has lost and memory still holds, this node's own frames and others', is applied again, before anyone is
+   * asked: it may be nowhere else.
+   */
+  recover(): void {
+    for (const [replica, number, bytes] of this.#recent.all()) {
+      if (number <= (this.#delivery.marks.get(replica)?.number ?? 0)) continue;
       this.#delivery.offer(decodeFrame(bytes, this.#options.maxValueBytes));
-      number += 1;
     }
   }
 
