@@ -31,6 +31,8 @@ import type { KeyRules } from './key-rules.js';
 import { type LocalItem, runLocalBatch, SpoiledBatchError, TellDeps } from './local-batch.js';
 import type { Operation, Settle } from './operation.js';
 import { firstWants, type RemoteItem, runRemoteBatch, secondWants } from './remote-batch.js';
+import { Tickets } from './tickets.js';
+import { type Work, WorkQueue } from './work-queue.js';
 
 /** What a replica tells its node. Handlers must not throw. */
 export interface ReplicaEvents {
@@ -71,30 +73,10 @@ export interface ReplicaOptions {
   readonly maxCachedKeys?: number;
 }
 
-/** Operations in one batch, at most: a frame of them stays near 64 KiB. */
-const MAX_BATCH_OPERATIONS = 1024;
-/** Bytes of arguments in one batch, about, unless one operation alone has more. */
-const MAX_BATCH_BYTES = 64 * 1024;
-/** Remote items in one batch. */
-const MAX_BATCH_REMOTE_KEYS = 4096;
 /** Pause before a batch is tried again that the store refused, and between attempts to reach a lost store. */
 const RETRY_MS = 250;
 /** Commits that fail as stale in a row before there is a pause: another node may be faster for a while, not for ever. */
 const MAX_STALE_IN_A_ROW = 20;
-
-interface Work {
-  readonly local: readonly LocalItem[];
-  readonly remote: readonly RemoteItem[];
-}
-
-/** A former epoch of this process: its frames had these tickets. */
-interface FormerEpoch {
-  readonly replica: ReplicaId;
-  /** Ticket of the frame before its first. */
-  readonly base: number;
-  /** Ticket of its last frame. */
-  readonly last: number;
-}
 
 interface InFlight extends Work {
   readonly frame: Frame | null;
@@ -116,22 +98,17 @@ export class Replica {
   /** What the records in memory include: commits under way too. */
   readonly #assumed = new Map<ReplicaId, AppliedMark>();
   readonly #inFlight: InFlight[] = [];
+  readonly #queue = new WorkQueue();
+  readonly #tickets = new Tickets();
   #replica: ReplicaId;
-  #local: LocalItem[] = [];
-  #localBytes = 0;
-  #remote: RemoteItem[] = [];
   #generation = 0;
   /** Counts how often the store was lost: what was begun in an earlier era must not be taken up again. */
   #era = 0;
   /** The batch whose keys are being loaded. */
   #loading: Work | null = null;
-  /** That many operations run in batches of their own: one of them made a batch fail. */
-  #alone = 0;
   #staleInARow = 0;
-  readonly #formerEpochs: FormerEpoch[] = [];
   #closing = false;
   #pumping = false;
-  #turn: 'local' | 'remote' = 'local';
   /** Why nothing is begun at the moment. */
   #pause: 'none' | 'failing' | 'retry' | 'lost' | 'stopped' = 'none';
 
@@ -161,26 +138,17 @@ export class Replica {
 
   /** The ticket of the last committed frame; see {@link frameOf}. */
   get lastTicket(): number {
-    return this.#ticketBase + this.lastFrame;
+    return this.#tickets.of(this.lastFrame);
   }
 
-  /**
-   * The frame that a ticket stands for. Callers are told tickets: frame numbers that go on counting when a new epoch begins
-   * at 1 again.
-   */
+  /** The frame that a ticket stands for (tickets.ts). */
   frameOf(ticket: number): { readonly replica: ReplicaId; readonly number: number } {
-    const former = this.#formerEpochs.find((epoch) => ticket <= epoch.last);
-    if (former !== undefined) return { replica: former.replica, number: ticket - former.base };
-    return { replica: this.#replica, number: ticket - this.#ticketBase };
-  }
-
-  get #ticketBase(): number {
-    return this.#formerEpochs.at(-1)?.last ?? 0;
+    return this.#tickets.frameOf(ticket, this.#replica);
   }
 
   /** What waits for a commit. */
   get queued(): { readonly operations: number; readonly bytes: number } {
-    return { operations: this.#local.length, bytes: this.#localBytes };
+    return { operations: this.#queue.operations, bytes: this.#queue.operationBytes };
   }
 
   /** Says whether the store is usable, as far as is known. */
@@ -200,8 +168,7 @@ export class Replica {
       queueMicrotask(() => settle(refusal, undefined, 0));
       return;
     }
-    this.#localBytes += operation.bytes ?? 0;
-    this.#local.push({
+    this.#queue.addLocal({
       operation,
       settle: settle as Settle<unknown>,
       spoiled: null,
@@ -217,7 +184,7 @@ export class Replica {
       item.done?.(this.#unavailable());
       return;
     }
-    this.#remote.push(item);
+    this.#queue.addRemote(item);
     this.#schedule();
   }
 
@@ -228,7 +195,7 @@ export class Replica {
 
   /** Number of remote items that wait. */
   get queuedRemote(): number {
-    return this.#remote.length;
+    return this.#queue.remoteItems;
   }
 
   /**
@@ -240,7 +207,7 @@ export class Replica {
     this.#closing = true;
     while (
       this.available &&
-      (this.#local.length > 0 || !this.settled) &&
+      (this.#queue.operations > 0 || !this.settled) &&
       this.#options.timers.now() < until
     ) {
       await new Promise<void>((resolve) => this.#options.timers.after(5, resolve));
@@ -254,12 +221,13 @@ export class Replica {
 
   #refusal(bytes: number): MeshError | null {
     if (!this.available || this.#closing) return this.#unavailable();
-    if (this.#local.length >= this.#options.maxQueuedOperations) {
+    if (this.#queue.operations >= this.#options.maxQueuedOperations) {
       return new LimitError(
         `more than ${this.#options.maxQueuedOperations} operations wait for a commit: slow down, or raise maxQueuedOperations`,
       );
     }
-    if (bytes > 0 && this.#localBytes > 0 && this.#localBytes + bytes > this.#options.maxQueuedBytes) {
+    const { operationBytes } = this.#queue;
+    if (bytes > 0 && operationBytes > 0 && operationBytes + bytes > this.#options.maxQueuedBytes) {
       return new LimitError(
         `more than ${this.#options.maxQueuedBytes} bytes wait for a commit: slow down, or raise maxQueuedBytes`,
       );
@@ -303,7 +271,7 @@ export class Replica {
     const maxInFlight = this.#options.maxInFlight ?? 2;
     try {
       while (this.#pause === 'none' && this.#inFlight.length < maxInFlight) {
-        const work = this.#take();
+        const work = this.#queue.take(this.#closing);
         if (work === null) return;
         const [era, generation] = [this.#era, this.#generation];
         const records = new Map<ByteString, KeyRecord>();
@@ -325,7 +293,7 @@ export class Replica {
           continue;
         }
         if (generation !== this.#generation || this.#pause !== 'none') {
-          this.#putBack(work);
+          this.#queue.putBack(work);
           continue;
         }
         this.#begin(work, records);
@@ -333,49 +301,6 @@ export class Replica {
     } finally {
       this.#pumping = false;
     }
-  }
-
-  /** Takes the next batch off the queues: local operations and remote items by turns. */
-  #take(): Work | null {
-    if (this.#local.length === 0 && (this.#remote.length === 0 || this.#closing)) return null;
-    const local =
-      this.#remote.length === 0 || this.#closing || (this.#turn === 'local' && this.#local.length > 0);
-    this.#turn = local ? 'remote' : 'local';
-    return local ? { local: this.#takeLocal(), remote: [] } : { local: [], remote: this.#takeRemote() };
-  }
-
-  #takeLocal(): LocalItem[] {
-    const most = this.#alone > 0 ? 1 : MAX_BATCH_OPERATIONS;
-    let count = 0;
-    let bytes = 0;
-    for (const { operation } of this.#local) {
-      bytes += operation.bytes ?? 0;
-      if (count === most || (count > 0 && bytes > MAX_BATCH_BYTES)) break;
-      count += 1;
-    }
-    this.#alone = Math.max(0, this.#alone - count);
-    const batch = count === this.#local.length ? this.#local : this.#local.slice(0, count);
-    this.#local = count === this.#local.length ? [] : this.#local.slice(count);
-    for (const { operation } of batch) this.#localBytes -= operation.bytes ?? 0;
-    return batch;
-  }
-
-  #takeRemote(): RemoteItem[] {
-    let count = 0;
-    let keys = 0;
-    for (const item of this.#remote) {
-      keys += item.states.length;
-      for (const frame of item.frames) keys += frame.keys.length;
-      if (count > 0 && keys > MAX_BATCH_REMOTE_KEYS) break;
-      count += 1;
-    }
-    return this.#remote.splice(0, count);
-  }
-
-  #putBack(work: Work): void {
-    for (const { operation } of work.local) this.#localBytes += operation.bytes ?? 0;
-    if (work.local.length > 0) this.#local = [...work.local, ...this.#local];
-    if (work.remote.length > 0) this.#remote = [...work.remote, ...this.#remote];
   }
 
   async #load(work: Work, records: Map<ByteString, KeyRecord>): Promise<void> {
@@ -494,9 +419,9 @@ export class Replica {
     const { events } = this.#options;
     raiseMarks(this.#applied, batch.marks);
     if (batch.frame !== null) events.onFrame(batch.frame);
-    const number = batch.frame === null ? 0 : this.#ticketBase + batch.frame.number;
+    const ticket = batch.frame === null ? 0 : this.#tickets.of(batch.frame.number);
     for (const item of batch.local)
-      this.#settle(item, item.error, item.value, item.error === null ? number : 0);
+      this.#settle(item, item.error, item.value, item.error === null ? ticket : 0);
     let frames = 0;
     for (const item of batch.remote) {
       frames += item.frames.length;
@@ -530,7 +455,7 @@ export class Replica {
     if (error instanceof StoreUnavailableError || error instanceof StoreResetError) {
       for (const batch of batches) {
         for (const item of batch.local) this.#settle(item, error);
-        this.#putBack({ local: [], remote: batch.remote });
+        this.#queue.putBack({ local: [], remote: batch.remote });
       }
       this.#lost(error);
       return;
@@ -539,9 +464,9 @@ export class Replica {
     for (const batch of [...batches].reverse()) {
       if (batch === batches[0] && !stale) {
         for (const item of batch.local) this.#settle(item, error);
-        this.#putBack({ local: [], remote: batch.remote });
+        this.#queue.putBack({ local: [], remote: batch.remote });
       } else {
-        this.#putBack(batch);
+        this.#queue.putBack(batch);
       }
     }
     this.#staleInARow += Number(stale);
@@ -572,7 +497,7 @@ export class Replica {
   #loadFailed(work: Work, error: unknown): void {
     const cause = error instanceof Error ? error : new MeshError('INTERNAL', String(error));
     if (cause instanceof StoreUnavailableError || cause instanceof StoreResetError) {
-      this.#putBack(work);
+      this.#queue.putBack(work);
       if (this.#pause !== 'none') return;
       // The commits under way will fail as well, and tell.
       if (this.#inFlight.length > 0) this.#pause = 'failing';
@@ -584,7 +509,7 @@ export class Replica {
       this.#rejectCulprit(work, cause);
       return;
     }
-    this.#putBack(work);
+    this.#queue.putBack(work);
     if (this.#pause === 'none') this.#retryLater();
   }
 
@@ -594,13 +519,13 @@ export class Replica {
     if (cause instanceof SpoiledBatchError) {
       // It keeps its place, so that it is told in its turn.
       cause.item.spoiled = cause;
-      this.#putBack(work);
+      this.#queue.putBack(work);
     } else if (work.local.length > 0) {
       this.#rejectCulprit(work, cause);
     } else {
       this.#reject(work, cause);
       // What comes behind builds on what could not be merged: start again from what is committed.
-      for (const item of this.#remote.splice(0)) item.done?.(cause);
+      this.#reject(this.#queue.dropRemote(), cause);
       this.#options.events.onMergeFailed(cause);
     }
     this.#schedule();
@@ -612,16 +537,12 @@ export class Replica {
       this.#reject(work, cause);
       return;
     }
-    this.#alone += work.local.length;
-    this.#putBack(work);
+    this.#queue.putBackAlone(work);
   }
 
   #rejectQueued(error: Error): void {
-    const work = { local: this.#local, remote: this.#pause === 'stopped' ? this.#remote : [] };
-    this.#local = [];
-    this.#localBytes = 0;
-    if (this.#pause === 'stopped') this.#remote = [];
-    this.#reject(work, error);
+    this.#reject(this.#queue.dropLocal(), error);
+    if (this.#pause === 'stopped') this.#reject(this.#queue.dropRemote(), error);
   }
 
   #lost(error: Error): void {
@@ -629,7 +550,7 @@ export class Replica {
     this.#era += 1;
     this.#rejectQueued(this.#unavailable(error));
     // Frames are asked for again, from what the store turns out to hold.
-    for (const item of this.#remote.splice(0)) item.done?.(error);
+    this.#reject(this.#queue.dropRemote(), error);
     this.#options.events.onStoreLost(error);
     void this.#recover();
   }
@@ -640,7 +561,7 @@ export class Replica {
         const facts = await this.#store.open();
         const replica = await this.#options.events.onStoreBack(facts);
         if (replica !== this.#replica) {
-          this.#formerEpochs.push({ replica: this.#replica, base: this.#ticketBase, last: this.lastTicket });
+          this.#tickets.end(this.#replica, this.lastFrame);
           this.#replica = replica;
         }
         this.#adopt(facts.applied);
