@@ -64,7 +64,7 @@ export function readFrame(tree: unknown, maxValueBytes: number): FrameContent {
     throw new DecodeError('a frame number is not a positive integer');
   }
   if (!isStamp(stamp) || stamp === 0) throw new DecodeError("a frame's stamp is out of range");
-  if (full !== 0 && full !== 1)
+  if ((full !== 0 || Object.is(full, -0)) && full !== 1)
     throw new DecodeError('a frame does not say whether its dependencies are complete');
   const reader = new WireReader(stamp, replicas, maxValueBytes);
   return {
