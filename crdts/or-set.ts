@@ -183,7 +183,11 @@ export const setType: DataType<SetState, SetOp> = {
     for (const [member, theirs] of delta.entries) {
       const mine = into.entries.get(member) ?? (into.whole ? NO_DOTS : undefined);
       const kept = mine === undefined ? theirs : joinDots(mine, into.context, theirs, delta.context);
-      if (kept === mine) continue;
+      if (kept === mine) {
+        // What was known to be absent is not even named by a set that is whole now.
+        if (kept.length === 0 && into.whole) into.entries.delete(member);
+        continue;
+      }
       if (kept.length === 0 && into.whole) into.entries.delete(member);
       else into.entries.set(member, kept);
       into.size += Number(kept.length > 0) - Number(mine !== undefined && mine.length > 0);

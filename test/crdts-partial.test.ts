@@ -125,3 +125,27 @@ test('set: a delta speaks only of what it replaces, however many replicas and me
   assert.deepEqual(context({ op: 'remove', members: ['absent' as ByteString] }), []);
   assert.equal(context({ op: 'clear' }).length, 50);
 });
+
+test('set: a whole state that still names a removed member leaves none behind where that was known to be absent', () => {
+  const member = 'gone' as ByteString;
+  const dot = { replica: 'a', stamp: 1 };
+  // Removed here; the other side, which has seen everything else, has not heard of it. (Seed 58 of the simulation.)
+  const into: SetState = {
+    context: new Map([['a', 1]]),
+    entries: new Map([[member, []]]),
+    whole: false,
+    size: 0,
+  };
+  const state: SetState = {
+    context: new Map([
+      ['a', 1],
+      ['b', 2],
+    ]),
+    entries: new Map([[member, [dot]]]),
+    whole: true,
+    size: 1,
+  };
+  setType.merge(into, state);
+  assert.equal(isSetLive(into), false);
+  assert.deepEqual(membersOf(into), []);
+});
