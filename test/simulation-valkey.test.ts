@@ -7,6 +7,7 @@ import { Redis } from 'ioredis';
 import { LoopbackNetwork } from '../src/mesh/loopback.js';
 import { silentLogger } from '../src/options.js';
 import { openStore } from '../src/store/open.js';
+import type { Store } from '../src/store/store.js';
 import { systemTimers } from '../src/timers.js';
 import { type LaunchedValkey, launchValkey } from '../src/valkey-server/launch.js';
 import { Random } from './support/crdt-runs.js';
@@ -42,13 +43,15 @@ async function simulate(seed: number): Promise<void> {
     await client.flushall();
     await client.quit();
   }
+  const open = (region: string): Store =>
+    openStore(servers.get(region)!.url, { timers: systemTimers, random: draw, logger: silentLogger });
   const simulation = new Simulation({
     regions: REGIONS,
     network,
     timers: systemTimers,
     random,
-    openStore: (region) =>
-      openStore(servers.get(region)!.url, { timers: systemTimers, random: draw, logger: silentLogger }),
+    openStore: open,
+    readStore: open,
     // Over before the end, or long after it: nothing expires while the regions are compared.
     drawTtlMs: (from) => (from.chance(50) ? 1 + from.below(20) : 600_000 + from.below(1_000)),
     node: { heartbeatMs: 25, antiEntropyMs: 500 },

@@ -78,6 +78,7 @@ async function simulate(seed: number, troubles: Troubles): Promise<void> {
       stores.set(region, store);
       return store;
     },
+    readStore: (region) => new MemoryStore({ timers: timersOf(region), dataset: datasets.get(region)! }),
   });
   const reviveAll = async (): Promise<void> => {
     for (const region of regions) {

@@ -49,6 +49,8 @@ export interface SimulationOptions {
   readonly lossy?: boolean;
   /** Opens the store of a region: the same data again after a crash. */
   readonly openStore: (region: string) => Store;
+  /** A second store on the data of a region, to read its logs whatever state its node's own is in. */
+  readonly readStore: (region: string) => Store;
   /** Draws the life of an expiring key, in milliseconds. Default: up to 4 s. */
   readonly drawTtlMs?: (random: Random) => number;
   /** More options for the nodes. */
@@ -414,14 +416,18 @@ export class Simulation {
 
   /** Frames are seen as they are sent, and in the logs where a crash came between. */
   async #collectLogs(member: Member): Promise<void> {
+    // The member's own store may be lost at this moment, and what it can't say now may be trimmed later.
+    const store = this.#options.readStore(member.node.region);
+    await store.open();
     for (const { replica } of [...member.node.status().peers, member.node.status()]) {
       for (let from = 1; ; ) {
-        const frames = await member.store.readFrames(replica, from, 1 << 20).catch(() => []);
+        const frames = await store.readFrames(replica, from, 1 << 20);
         if (frames.length === 0) break;
         for (const frame of frames) this.#keep(frame.bytes);
         from = frames.at(-1)!.number + 1;
       }
     }
+    await store.close();
   }
 
   #keep(bytes: Uint8Array): void {
