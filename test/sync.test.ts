@@ -138,7 +138,7 @@ test('who comes, goes and comes back is told of each time, and once', async () =
 
 test('an asker whose store loses its data in the middle of a transfer raises no marks over the hole', async () => {
   const world = new MeshWorld({ latencyMs: 50 });
-  const a = await world.start('a', { antiEntropyMs: 86_400_000 });
+  const a = await world.start('a', { antiEntropyMs: 86_400_000, recentFramesBytes: 0 });
   for (let i = 0; i < 40; i += 1) await world.run(a.register(`key ${i}`).set('x'.repeat(200_000)));
   await world.run(world.stores.get('a')!.trimLog(a.status().replica, 39));
   const b = await world.start('b', { recentFramesBytes: 0, antiEntropyMs: 86_400_000 });
