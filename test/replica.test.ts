@@ -528,3 +528,26 @@ test('writes go on after the store was away and another node with a faster clock
   assert.equal(outcome.error, null);
   assert.equal(node.frames[0]!.deps.get('you.1'), stamp);
 });
+
+test('frames that were being loaded when a commit was refused stay behind those of the commit', async () => {
+  const world = await replicaWorld();
+  world.store.hold('commit');
+  world.store.faults.push('refuse');
+  const first = merge(world, frameOf('you.1', 1, 'k', '1'));
+  await world.settle();
+  world.store.hold('load');
+  const second = merge(world, frameOf('you.1', 2, 'other', '2'));
+  await world.settle();
+  assert.equal(world.store.held('load'), 1, 'the second is being loaded');
+  world.store.release('commit');
+  await world.settle();
+  world.store.release('load');
+  await world.timers.advance(1000);
+  assert.deepEqual([await first, await second], [null, null]);
+  const last = world.store.commits.at(-1)!;
+  assert.deepEqual(
+    last.writes.map(({ key }) => key),
+    ['k', 'other'],
+    'in their order: a set would take what comes late for removed',
+  );
+});

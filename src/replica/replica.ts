@@ -101,9 +101,6 @@ export class Replica {
   readonly #queue = new WorkQueue();
   readonly #tickets = new Tickets();
   #replica: ReplicaId;
-  #generation = 0;
-  /** Counts how often the store was lost: what was begun in an earlier era must not be taken up again. */
-  #era = 0;
   /** The batch whose keys are being loaded. */
   #loading: Work | null = null;
   #staleInARow = 0;
@@ -214,7 +211,7 @@ export class Replica {
     }
     const clean = this.available && this.settled;
     this.#pause = 'stopped';
-    this.#era += 1;
+    this.#recall();
     this.#rejectQueued(new StoppedError());
     return clean;
   }
@@ -252,7 +249,6 @@ export class Replica {
   }
 
   #forgetAssumptions(): void {
-    this.#generation += 1;
     this.#cache.clear();
     this.#knowledge.clear();
     this.#tell.reset();
@@ -273,7 +269,6 @@ export class Replica {
       while (this.#pause === 'none' && this.#inFlight.length < maxInFlight) {
         const work = this.#queue.take(this.#closing);
         if (work === null) return;
-        const [era, generation] = [this.#era, this.#generation];
         const records = new Map<ByteString, KeyRecord>();
         let failure: { readonly error: unknown } | null = null;
         this.#loading = work;
@@ -282,17 +277,14 @@ export class Replica {
         } catch (error) {
           failure = { error };
         }
+        // What was loaded doesn't hold any more; the batch stands in the queue again, or has been given up.
+        if (this.#loading !== work) continue;
         this.#loading = null;
-        if (era !== this.#era) {
-          // The store was lost meanwhile: frames are asked for again, from what it turns out to hold.
-          this.#reject(work, this.#unavailable());
-          continue;
-        }
         if (failure !== null) {
           this.#loadFailed(work, failure.error);
           continue;
         }
-        if (generation !== this.#generation || this.#pause !== 'none') {
+        if (this.#pause !== 'none') {
           this.#queue.putBack(work);
           continue;
         }
@@ -325,7 +317,6 @@ export class Replica {
     } catch (error) {
       // The records are spoiled; those under way were planned before and stay valid, so only the cache is dropped.
       this.#cache.clear();
-      this.#generation += 1;
       this.#tell.reset();
       this.#dropSpoiling(work, error instanceof Error ? error : new MeshError('INTERNAL', String(error)));
     }
@@ -444,9 +435,17 @@ export class Replica {
     }
   }
 
+  /** Puts the batch back that is being loaded, if there is one: it came after those under way, and must stay behind them. */
+  #recall(): void {
+    if (this.#loading === null) return;
+    this.#queue.putBack(this.#loading);
+    this.#loading = null;
+  }
+
   /** Everything under way has failed, the first for a reason of its own, the rest because of it. */
   #failed(batches: readonly InFlight[]): void {
     const error = batches[0]!.outcome as Error;
+    this.#recall();
     this.#forgetAssumptions();
     if (this.#pause === 'stopped') {
       for (const batch of batches) this.#reject(batch, new StoppedError());
@@ -547,7 +546,6 @@ export class Replica {
 
   #lost(error: Error): void {
     this.#pause = 'lost';
-    this.#era += 1;
     this.#rejectQueued(this.#unavailable(error));
     // Frames are asked for again, from what the store turns out to hold.
     this.#reject(this.#queue.dropRemote(), error);
