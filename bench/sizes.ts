@@ -71,7 +71,7 @@ const EXAMPLES: readonly Example[] = [
     operate: (d) => void d.add(KEY, member(0)),
   },
   {
-    name: 'expiry: EXPIRE (its delta carries the 10-byte value)',
+    name: 'expiry: EXPIRE of a string of 10 bytes',
     before: (d) => d.set(KEY, bytes('0123456789')),
     operate: (d) => void d.expire(KEY, NOW + 60_000),
   },
