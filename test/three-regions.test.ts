@@ -2,8 +2,8 @@
  * The table of conflicts (SEMANTICS.md) on three real peers with three real Valkeys, through real clients. "Cut off" means
  * that the TCP links are cut; "later" means a later millisecond on the machine's clock.
  *
- * Not here, because no client can bring it about: row 3 (equal stamps), row 10 (a clock an hour ahead) and row 29 (an
- * evicted tombstone) are in crdts-table*.test.ts and simulation.test.ts. EXPLAIN of rows 16 and 25, and RENAME, COPY and SMOVE
+ * Not here, because no client can bring it about: row 3 (equal stamps) is in crdts-table.test.ts, row 10 (a clock an hour ahead)
+ * in sync.test.ts and row 29 (an evicted tombstone) in document-tombstone.test.ts. EXPLAIN of rows 16 and 25, and RENAME, COPY and SMOVE
  * of row 30, are commands that this front door does not have yet.
  */
 import assert from 'node:assert/strict';
