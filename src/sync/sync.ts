@@ -20,11 +20,10 @@ import type { AppliedMark, Store } from '../store/store.js';
 import type { Cancel, Timers } from '../timers.js';
 import { AppliedWaiters } from './applied-waiters.js';
 import { serveFrames } from './frame-server.js';
-import { GapRepair, type Repair } from './gap-repair.js';
+import { GapRepair } from './gap-repair.js';
 import { type Member, Members } from './members.js';
 import {
   decodeAppliedRequest,
-  decodeFrameChunk,
   decodeFramesRequest,
   decodeHeartbeat,
   encodeFramesRequest,
@@ -34,8 +33,9 @@ import {
   PROTOCOL_VERSION,
   PROTOCOLS,
 } from './messages.js';
-import { fromPieces, toPieces } from './pieces.js';
-import { giveState, pullState } from './state-transfer.js';
+import { toPieces } from './pieces.js';
+import { MAX_QUEUED_MERGES, Repairs } from './repairs.js';
+import { Transfers } from './transfers.js';
 
 export interface SyncOptions {
   readonly mesh: Mesh;
@@ -59,33 +59,22 @@ export interface SyncOptions {
 
 /** Bytes of frames that one merge takes. */
 const MERGE_BYTES = 256 * 1024;
-/** Merges that may wait for the replica; the rest stays held back, where it is bounded. */
-const MAX_QUEUED_MERGES = 8;
-/** Pause after a state transfer that broke off. */
-const PULL_AGAIN_MS = 1_000;
-/** Least time between two looks for gaps, where one is known. */
-const LOOK_FOR_GAPS_MS = 200;
 
 export class Sync implements MeshHandlers {
   readonly #options: SyncOptions;
   readonly #delivery: CausalDelivery;
   readonly #recent: RecentFrames;
-  readonly #repair = new GapRepair();
+  readonly #repairs: Repairs;
+  readonly #transfers: Transfers;
   readonly #waiters: AppliedWaiters;
   readonly members = new Members();
-  readonly #repairing = new Set<ReplicaId>();
   readonly #stopped = new AbortController();
   readonly #warned = new Set<string>();
   /** Members that {@link SyncOptions.onPeer} was told of. */
   readonly #announced = new Set<PeerId>();
-  /** Counts the restarts: what was asked for before one must not be taken in after it. */
-  #era = 0;
-  #pulling: PeerId | null = null;
-  #nextPullMs = 0;
-  #gapTimer: Cancel | null = null;
-  #nextAntiEntropyMs = 0;
   #heartbeat: Cancel = () => {};
-  readonly counters = { applied: 0, repaired: 0, refused: 0, transfers: 0 };
+  #applied = 0;
+  #refused = 0;
 
   constructor(options: SyncOptions) {
     this.#options = options;
@@ -94,7 +83,31 @@ export class Sync implements MeshHandlers {
     // Every request under way listens.
     setMaxListeners(0, this.#stopped.signal);
     this.#waiters = new AppliedWaiters(options.timers, () => options.replica.applied);
+    const shared = {
+      ...options,
+      stopped: this.#stopped.signal,
+      present: () => this.members.present(),
+      onRefused: (peer: PeerId, error: DecodeError) => this.#refuseMessage(peer, error),
+    };
+    this.#transfers = new Transfers({
+      ...shared,
+      onMarks: (marks) => {
+        this.#delivery.raise(marks);
+        this.#drain();
+      },
+    });
+    this.#repairs = new Repairs({
+      ...shared,
+      delivery: this.#delivery,
+      take: (frame) => this.#take(frame, null),
+      pull: (peer) => this.#transfers.pull(peer),
+    });
     this.restart(options.replica.applied.values());
+  }
+
+  /** What has happened since the start. */
+  get counters(): { readonly applied: number; readonly repaired: number; readonly refused: number } {
+    return { applied: this.#applied, repaired: this.#repairs.repaired, refused: this.#refused };
   }
 
   /** Frames that wait for their predecessors. */
@@ -114,21 +127,19 @@ export class Sync implements MeshHandlers {
 
   /** Starts the heartbeat; the mesh must be up. */
   start(): void {
-    this.#nextAntiEntropyMs =
-      this.#options.timers.now() + this.#options.antiEntropyMs * (0.5 + this.#options.random());
     this.#tick();
   }
 
   stop(): void {
     this.#heartbeat();
-    this.#gapTimer?.();
+    this.#repairs.stop();
     this.#stopped.abort();
     this.#waiters.stop();
   }
 
   /** Goes on from what the store says is applied, after it was away. What was under way is asked for again. */
   restart(applied: Iterable<AppliedMark>): void {
-    this.#era += 1;
+    this.#transfers.restart();
     this.#delivery.reset(applied);
   }
 
@@ -156,7 +167,7 @@ export class Sync implements MeshHandlers {
 
   /** Remote frames or states have been committed. */
   applied(frames: number): void {
-    this.counters.applied += frames;
+    this.#applied += frames;
     this.#waiters.check();
     this.#drain();
   }
@@ -196,7 +207,7 @@ export class Sync implements MeshHandlers {
         yield* toPieces(serveFrames(decodeFramesRequest(body), this.#recent, store, signal));
         return;
       case PROTOCOLS.state:
-        yield* toPieces(this.#giveState(body));
+        yield* toPieces(this.#transfers.give(body));
         return;
       case PROTOCOLS.applied: {
         const wanted = decodeAppliedRequest(body);
@@ -232,22 +243,6 @@ export class Sync implements MeshHandlers {
     this.#options.onPeer(peer, here, member?.region ?? '');
   }
 
-  /** Gives states for as long as the marks that were given first are true of what is stored. */
-  async *#giveState(body: Uint8Array): AsyncGenerator<Uint8Array> {
-    const { replica, store } = this.#options;
-    const era = this.#era;
-    const check = (): void => {
-      if (era === this.#era && replica.available) return;
-      throw new PeerError("this node's store is unavailable, or has lost data meanwhile: ask again later");
-    };
-    check();
-    for await (const chunk of giveState(store, () => replica.applied.values(), body)) {
-      check();
-      yield chunk;
-    }
-    check();
-  }
-
   // ---- heartbeats
 
   #self(): Heartbeat {
@@ -271,8 +266,8 @@ export class Sync implements MeshHandlers {
     this.#sayHello();
     this.#waiters.check();
     this.#drain();
-    this.#repairGaps();
-    this.#compareDigests();
+    this.#repairs.look();
+    this.#transfers.tick();
     this.#heartbeat = this.#options.timers.after(this.#options.heartbeatMs, () => this.#tick());
   }
 
@@ -285,7 +280,7 @@ export class Sync implements MeshHandlers {
         })) {
           this.#heard(peer, decodeHeartbeat(answer));
         }
-        this.#repairGaps();
+        this.#repairs.look();
         return;
       } catch (error) {
         if (this.#stopped.signal.aborted) return;
@@ -307,7 +302,7 @@ export class Sync implements MeshHandlers {
     this.members.heard(from, heartbeat, timers.now());
     this.#announce(from);
     this.#trimRetiredLogs();
-    if (!this.#stopped.signal.aborted) this.#repairGaps();
+    if (!this.#stopped.signal.aborted) this.#repairs.look();
   }
 
   // ---- frames
@@ -323,7 +318,7 @@ export class Sync implements MeshHandlers {
     if (outcome === 'known') return false;
     this.#recent.add(frame.replica, frame.number, frame.bytes);
     this.#drain();
-    if (this.#gapTimer === null && this.#delivery.heldCount > 0) this.#repairGaps();
+    if (!this.#repairs.planned && this.#delivery.heldCount > 0) this.#repairs.look();
     return outcome === 'held';
   }
 
@@ -351,7 +346,7 @@ export class Sync implements MeshHandlers {
   }
 
   #refuseMessage(from: PeerId, error: unknown): void {
-    this.counters.refused += 1;
+    this.#refused += 1;
     const { code, message } = error as MeshError;
     const fields = { peer: from, code, reason: message };
     // A broken peer sends many: say each thing once loudly.
@@ -361,98 +356,7 @@ export class Sync implements MeshHandlers {
     if (this.#warned.size < 1000) this.#warned.add(label);
   }
 
-  // ---- repair
-
-  #repairGaps(): void {
-    const { replica, timers } = this.#options;
-    if (!replica.available || this.#stopped.signal.aborted) return;
-    const now = timers.now();
-    const present = this.members.present();
-    for (const repair of this.#repair.due(this.#delivery, present, replica.id, this.#repairing, now)) {
-      if (repair.far) void this.#pull(repair.peer);
-      else void this.#fetch(repair);
-    }
-    // A gap is looked at again when it is time to, not with the next heartbeat.
-    this.#gapTimer?.();
-    this.#gapTimer = null;
-    const next = this.#repair.nextMs;
-    if (next === null) return;
-    this.#gapTimer = timers.after(Math.max(next > now ? next - now : 0, LOOK_FOR_GAPS_MS), () => {
-      this.#gapTimer = null;
-      this.#repairGaps();
-    });
-  }
-
-  async #fetch(repair: Repair): Promise<void> {
-    const { mesh, logger, maxValueBytes, replica, timers } = this.#options;
-    this.#repairing.add(repair.replica);
-    let frames = 0;
-    try {
-      const body = encodeFramesRequest(repair);
-      const pieces = mesh.request(repair.peer, PROTOCOLS.frames, body, { signal: this.#stopped.signal });
-      for await (const chunk of fromPieces(pieces)) {
-        for (const bytes of decodeFrameChunk(chunk)) {
-          const frame = decodeFrame(bytes, maxValueBytes);
-          if (frame.replica !== repair.replica || frame.number < repair.from || frame.number > repair.to)
-            throw new DecodeError('a frame came that was not asked for');
-          if (this.#take(frame, null)) this.counters.repaired += 1;
-          frames += 1;
-        }
-        while (replica.available && replica.queuedRemote >= MAX_QUEUED_MERGES) {
-          await new Promise<void>((resolve) => timers.after(5, resolve));
-        }
-      }
-      // The peer has applied these frames but doesn't have them any more.
-      if (frames === 0) await this.#pull(repair.peer);
-    } catch (error) {
-      if (error instanceof DecodeError) this.#refuseMessage(repair.peer, error);
-      else logger.debug({ ...repair, err: error as Error }, 'a repair broke off');
-    } finally {
-      this.#repairing.delete(repair.replica);
-    }
-  }
-
-  async #pull(peer: PeerId): Promise<void> {
-    const { mesh, store, replica, clock, timers, logger, maxValueBytes } = this.#options;
-    if (this.#pulling !== null || this.#stopped.signal.aborted || timers.now() < this.#nextPullMs) return;
-    this.#pulling = peer;
-    const era = this.#era;
-    try {
-      const outcome = await pullState({
-        mesh,
-        peer,
-        store,
-        maxValueBytes,
-        isAhead: (stamp) => clock.isAhead(stamp),
-        // What was merged before the store lost it would be missing under the marks.
-        merge: (item) =>
-          era === this.#era
-            ? replica.merge(item)
-            : item.done?.(new PeerError('the store has lost what was transferred before')),
-        signal: this.#stopped.signal,
-      });
-      this.#delivery.raise(outcome.marks);
-      this.#drain();
-      this.counters.transfers += 1;
-      const { slots, keys, bytes } = outcome;
-      if (slots > 0) logger.info({ peer, slots, keys, bytes }, 'merged the state of a peer');
-    } catch (error) {
-      this.#nextPullMs = timers.now() + PULL_AGAIN_MS;
-      if (error instanceof DecodeError) this.#refuseMessage(peer, error);
-      else logger.debug({ peer, err: error as Error }, 'a state transfer broke off');
-    } finally {
-      this.#pulling = null;
-    }
-  }
-
-  #compareDigests(): void {
-    const { timers, antiEntropyMs, random } = this.#options;
-    if (timers.now() < this.#nextAntiEntropyMs) return;
-    this.#nextAntiEntropyMs = timers.now() + antiEntropyMs * (0.75 + random() / 2);
-    const present = this.members.present();
-    const chosen = present[Math.floor(random() * present.length)];
-    if (chosen !== undefined) void this.#pull(chosen.peerId);
-  }
+  // ---- forgetting
 
   /** Logs of this node's earlier epochs go when every member that is present has applied all of them. */
   #trimRetiredLogs(): void {
