@@ -97,6 +97,15 @@ function roughSize(state: KeyState): number {
   return size;
 }
 
+/** What a pull has merged so far. Counted up while it runs. */
+export interface PullCounts {
+  keys: number;
+  /** Keys that the giver announced; an estimate, 0 = not told. */
+  keysTotal: number;
+  /** Bytes received. */
+  bytes: number;
+}
+
 export interface TransferOutcome {
   readonly slots: number;
   readonly keys: number;
@@ -114,6 +123,8 @@ export async function pullState(options: {
   readonly maxValueBytes: number;
   readonly isAhead: (stamp: number) => boolean;
   readonly merge: (item: RemoteItem) => void;
+  /** Where to count what was merged, for those who look on. */
+  readonly counts?: PullCounts;
   readonly signal: AbortSignal;
 }): Promise<TransferOutcome & { readonly marks: readonly AppliedMark[] }> {
   const { mesh, peer, store, signal } = options;
@@ -123,12 +134,11 @@ export async function pullState(options: {
     });
   let marks: AppliedMark[] | null = null;
   let slots = 0;
-  let keys = 0;
-  let bytes = 0;
+  const counts = options.counts ?? { keys: 0, keysTotal: 0, bytes: 0 };
   const body = encodeDigests(await store.digests());
   const pieces = mesh.request(peer, PROTOCOLS.state, body, { signal, timeoutMs: 30_000 });
   for await (const chunk of fromPieces(pieces)) {
-    bytes += chunk.length;
+    counts.bytes += chunk.length;
     if (marks === null) {
       const head = asArray(unpack(chunk), 'head of a state transfer', 2);
       marks = marksFromWire(head[0]);
@@ -140,14 +150,14 @@ export async function pullState(options: {
       if (options.isAhead(state.touched))
         throw new PeerError(`the state of ${peer} holds stamps from the future: check its clock`);
     }
-    keys += states.length;
     await merged({ frames: [], states, marks: [] });
+    counts.keys += states.length;
   }
   if (marks === null) throw new PeerError(`${peer} sent an empty state transfer`);
   if (marks.some((mark) => options.isAhead(mark.stamp)))
     throw new PeerError(`${peer} has applied stamps from the future: check its clock`);
   await merged({ frames: [], states: [], marks });
-  return { marks, slots, keys, bytes };
+  return { marks, slots, keys: counts.keys, bytes: counts.bytes };
 }
 
 function encodeDigests(digests: ReadonlyMap<number, number>): Uint8Array {

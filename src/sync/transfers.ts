@@ -12,7 +12,15 @@ import type { Replica } from '../replica/replica.js';
 import type { AppliedMark, Store } from '../store/store.js';
 import type { Timers } from '../timers.js';
 import type { Member } from './members.js';
-import { giveState, pullState } from './state-transfer.js';
+import { giveState, type PullCounts, pullState } from './state-transfer.js';
+
+/** How far a transfer is that is under way. */
+export interface TransferProgress extends Readonly<PullCounts> {
+  /** Who gives. */
+  readonly peer: PeerId;
+  /** When it began, by this node's clock. */
+  readonly startedAtMs: number;
+}
 
 export interface TransfersOptions {
   readonly mesh: Mesh;
@@ -41,7 +49,8 @@ export class Transfers {
   readonly #options: TransfersOptions;
   /** Counts the restarts: what was asked for before one must not be taken in after it. */
   #era = 0;
-  #pulling: PeerId | null = null;
+  #pulling: { readonly peer: PeerId; readonly startedAtMs: number; readonly counts: PullCounts } | null =
+    null;
   #nextPullMs = 0;
   #nextCompareMs = 0;
   /** Transfers that were completed. */
@@ -50,6 +59,13 @@ export class Transfers {
   constructor(options: TransfersOptions) {
     this.#options = options;
     this.#nextCompareMs = options.timers.now() + options.antiEntropyMs * (0.5 + options.random());
+  }
+
+  /** The transfer that is under way; null = none. */
+  get progress(): TransferProgress | null {
+    if (this.#pulling === null) return null;
+    const { peer, startedAtMs, counts } = this.#pulling;
+    return { peer, startedAtMs, ...counts };
   }
 
   /** The store was away: what is under way must not be taken for what it holds now. */
@@ -77,13 +93,15 @@ export class Transfers {
   async pull(peer: PeerId): Promise<void> {
     const { mesh, store, replica, clock, timers, logger, maxValueBytes, stopped } = this.#options;
     if (this.#pulling !== null || stopped.aborted || timers.now() < this.#nextPullMs) return;
-    this.#pulling = peer;
+    const counts: PullCounts = { keys: 0, keysTotal: 0, bytes: 0 };
+    this.#pulling = { peer, startedAtMs: timers.now(), counts };
     const era = this.#era;
     try {
       const outcome = await pullState({
         mesh,
         peer,
         store,
+        counts,
         maxValueBytes,
         isAhead: (stamp) => clock.isAhead(stamp),
         // What was merged before the store lost it would be missing under the marks.
