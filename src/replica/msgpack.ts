@@ -38,106 +38,76 @@ export function unpackBytes(bytes: ByteString): unknown {
   return unpack(Buffer.from(bytes, 'latin1'));
 }
 
-/** Throws DecodeError unless the bytes are one msgpack value of the allowed kinds, and nothing follows it. */
+/** Heads from 0xc0 to 0xdd: how many bytes of a value follow, or with a minus, how many that say a length. NaN: not ours. */
+const FOLLOWING: readonly number[] = Object.assign(new Array<number>(30).fill(Number.NaN), {
+  0: 0, // null
+  2: 0, // false
+  3: 0, // true
+  4: -1, // byte arrays
+  5: -2,
+  6: -4,
+  10: 4, // floats
+  11: 8,
+  12: 1, // integers from 0 up
+  13: 2,
+  14: 4,
+  15: 8,
+  16: 1, // integers
+  17: 2,
+  18: 4,
+  19: 8,
+  25: -1, // strings
+  26: -2,
+  27: -4,
+  28: -2, // arrays
+  29: -4,
+});
+
+/** Values still to come in the arrays around the one that the guard is in. */
+const outer: number[] = new Array<number>(MAX_DEPTH).fill(0);
+
+/** Throws DecodeError unless the bytes are one msgpack value of the allowed kinds, and nothing follows it. One loop: it is on the way of every byte. */
 function checkTree(bytes: Uint8Array): void {
-  const guard = new TreeGuard(bytes);
-  while (guard.hasNext()) guard.pass();
-  if (guard.at !== bytes.length) throw new DecodeError('bytes follow the value');
+  const end = bytes.length;
+  let at = 0;
+  let left = 1;
+  let depth = 0;
+  while (left > 0) {
+    if (at >= end) throw tooShort();
+    left -= 1;
+    const head = bytes[at]!;
+    at += 1;
+    let entered = -1;
+    if (head >= 0xa0 && head <= 0xbf) at += head & 0x1f;
+    else if (head >= 0x90 && head <= 0x9f) entered = head & 0x0f;
+    else if (head > 0x7f && head < 0xe0) {
+      const following = FOLLOWING[head - 0xc0] ?? Number.NaN;
+      if (following >= 0) at += following;
+      else if (following < 0) {
+        const start = at - following;
+        if (start > end) throw tooShort();
+        let length = 0;
+        for (; at < start; at += 1) length = length * 256 + bytes[at]!;
+        if (head >= 0xdc) entered = length;
+        else at += length;
+      } else throw new DecodeError(`a value of kind 0x${head.toString(16)} is not part of the protocol`);
+    }
+    if (entered >= 0) {
+      if (entered > end - at) throw new DecodeError('an array is longer than its bytes');
+      if (depth === MAX_DEPTH) throw new DecodeError('arrays are nested too deeply');
+      outer[depth] = left;
+      depth += 1;
+      left = entered;
+    }
+    while (left === 0 && depth > 0) {
+      depth -= 1;
+      left = outer[depth]!;
+    }
+  }
+  if (at > end) throw tooShort();
+  if (at < end) throw new DecodeError('bytes follow the value');
 }
 
-/** Walks over a tree's bytes, value by value. */
-class TreeGuard {
-  at = 0;
-  /** Values still to come in the array that it is in. */
-  #left = 1;
-  readonly #bytes: Uint8Array;
-  readonly #outer: number[] = [];
-
-  constructor(bytes: Uint8Array) {
-    this.#bytes = bytes;
-  }
-
-  /** Steps out of the arrays that end here; false at the end of the tree. */
-  hasNext(): boolean {
-    while (this.#left === 0) {
-      const left = this.#outer.pop();
-      if (left === undefined) return false;
-      this.#left = left;
-    }
-    return true;
-  }
-
-  /** Passes one value, or into one array. */
-  pass(): void {
-    this.#left -= 1;
-    const head = this.#number(1);
-    if (head <= 0x7f || head >= 0xe0) return;
-    if (head >= 0xa0 && head <= 0xbf) this.#skip(head & 0x1f);
-    else if (head >= 0x90 && head <= 0x9f) this.#enter(head & 0x0f);
-    else
-      switch (head) {
-        case 0xc0:
-        case 0xc2:
-        case 0xc3:
-          break;
-        case 0xc4:
-        case 0xd9:
-          this.#skip(this.#number(1));
-          break;
-        case 0xc5:
-        case 0xda:
-          this.#skip(this.#number(2));
-          break;
-        case 0xc6:
-        case 0xdb:
-          this.#skip(this.#number(4));
-          break;
-        case 0xcc:
-        case 0xd0:
-          this.#skip(1);
-          break;
-        case 0xcd:
-        case 0xd1:
-          this.#skip(2);
-          break;
-        case 0xca:
-        case 0xce:
-        case 0xd2:
-          this.#skip(4);
-          break;
-        case 0xcb:
-        case 0xcf:
-        case 0xd3:
-          this.#skip(8);
-          break;
-        case 0xdc:
-          this.#enter(this.#number(2));
-          break;
-        case 0xdd:
-          this.#enter(this.#number(4));
-          break;
-        default:
-          throw new DecodeError(`a value of kind 0x${head.toString(16)} is not part of the protocol`);
-      }
-  }
-
-  #skip(count: number): void {
-    this.at += count;
-    if (this.at > this.#bytes.length) throw new DecodeError('the bytes end in the middle of a value');
-  }
-
-  #number(length: number): number {
-    const start = this.at;
-    this.#skip(length);
-    let value = 0;
-    for (let i = start; i < this.at; i += 1) value = value * 256 + this.#bytes[i]!;
-    return value;
-  }
-
-  #enter(count: number): void {
-    if (count > this.#bytes.length - this.at) throw new DecodeError('an array is longer than its bytes');
-    if (this.#outer.length >= MAX_DEPTH) throw new DecodeError('arrays are nested too deeply');
-    this.#outer.push(this.#left);
-    this.#left = count;
-  }
+function tooShort(): DecodeError {
+  return new DecodeError('the bytes end in the middle of a value');
 }
