@@ -16,6 +16,7 @@ import { silentLogger } from '../src/options.js';
 import { pack, unpack } from '../src/replica/msgpack.js';
 import { decodeHeartbeat, encodeHeartbeat, isHeartbeat, PROTOCOLS } from '../src/sync/messages.js';
 import { Random } from './support/crdt-runs.js';
+import { NOTHING_ELSE } from './support/heartbeat.js';
 import { type Member, memberOf } from './support/mesh-compliance.js';
 import { recordTemplates, treeOf } from './support/templates.js';
 import { waitFor } from './support/wait.js';
@@ -160,7 +161,7 @@ it(`a live node takes thousands of spoiled messages, and is what it was before (
   const { rules, version } = decodeHeartbeat(templates.heartbeat);
   function introduction(number: number): Uint8Array {
     const applied = [{ replica, number, stamp: 4096 }];
-    return encodeHeartbeat({ version, region: 'attacker', replica, rules, applied });
+    return encodeHeartbeat({ ...NOTHING_ELSE, version, region: 'attacker', replica, rules, applied });
   }
   await attacker.mesh.start(attacker.handlers);
   t.after(() => attacker.mesh.stop());

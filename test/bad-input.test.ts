@@ -20,6 +20,7 @@ import {
   PROTOCOLS,
 } from '../src/sync/messages.js';
 import { type LaunchedValkey, launchValkey } from '../src/valkey-server/launch.js';
+import { NOTHING_ELSE } from './support/heartbeat.js';
 import { collect, type Member, memberOf } from './support/mesh-compliance.js';
 import { RawClient } from './support/resp-client.js';
 import { recordTemplates, type Templates, treeOf } from './support/templates.js';
@@ -110,6 +111,7 @@ interface Attacker extends Member {
 
 /** The attacker's introduction, which is as it should be. */
 const introduction = (replica: string): Heartbeat => ({
+  ...NOTHING_ELSE,
   version: PROTOCOL_VERSION,
   region: 'attacker',
   replica,
@@ -225,10 +227,22 @@ describe('A heartbeat', () => {
       /region/,
       (replica) => encodeHeartbeat({ ...introduction(replica), region: ' ' }),
     ],
-    'with half a mark': [/groups of three/, (replica) => pack(['h', 1, 'x', replica, 'default', ['r.1', 1]])],
+    'with half a mark': [/groups of 3/, (replica) => pack(['h', 1, 'x', replica, 'default', ['r.1', 1], 0, 0, [], [], []])],
     'with a mark without a stamp': [
       /stamp/,
-      (replica) => pack(['h', 1, 'x', replica, 'default', ['r.1', 1, 'x']]),
+      (replica) => pack(['h', 1, 'x', replica, 'default', ['r.1', 1, 'x'], 0, 0, [], [], []]),
+    ],
+    'with more members than there may be': [
+      /members/,
+      (replica) => encodeHeartbeat({ ...introduction(replica), members: Array.from({ length: 257 }, (_, i) => ) }),
+    ],
+    'with a forgotten member that isn’t one': [
+      /peer id/,
+      (replica) => encodeHeartbeat({ ...introduction(replica), forgotten: [{ peerId: '', born: 1 }] }),
+    ],
+    'with half a range of held-back frames': [
+      /groups of 3/,
+      (replica) => pack(['h', 1, 'x', replica, 'default', [], 0, 0, ['r.1', 1], [], []]),
     ],
     'without an end': [/./, () => pack(['h', 1])],
   };

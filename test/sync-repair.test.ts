@@ -31,6 +31,7 @@ import { fromPieces, toPieces } from '../src/sync/pieces.js';
 import { waitForRegions } from '../src/sync/wait-for-regions.js';
 import { VirtualTimers } from '../src/virtual-timers.js';
 import { check } from './support/crdt-runs.js';
+import { NOTHING_ELSE } from './support/heartbeat.js';
 
 // ---- gap repair
 
@@ -137,6 +138,7 @@ test('replicas of members that left are not remembered', () => {
 // ---- members
 
 const heartbeat: Heartbeat = {
+  ...NOTHING_ELSE,
   version: PROTOCOL_VERSION,
   region: 'eu',
   replica: 'a.1',

@@ -27,6 +27,7 @@ import {
 import { toPieces } from '../src/sync/pieces.js';
 import { Sync } from '../src/sync/sync.js';
 import { VirtualTimers } from '../src/virtual-timers.js';
+import { NOTHING_ELSE } from './support/heartbeat.js';
 import { MeshWorld } from './support/mesh-world.js';
 
 test('a value that is too large for a broadcast arrives well before the next heartbeat but one', async () => {
@@ -332,6 +333,7 @@ test('a frame that can never be merged is not fetched without end: states lead p
   sync.start();
   sync.onConnect('them');
   const hello = encodeHeartbeat({
+    ...NOTHING_ELSE,
     version: PROTOCOL_VERSION,
     region: 'there',
     replica: THEM,

@@ -62,6 +62,18 @@ export class CausalDelivery {
     return last;
   }
 
+  /** What is held back, by replica: the least and the greatest number. */
+  held(): { replica: ReplicaId; first: number; last: number }[] {
+    return [...this.#held].map(([replica, frames]) => {
+      let [first, last] = [Number.POSITIVE_INFINITY, 0];
+      for (const number of frames.keys()) {
+        first = Math.min(first, number);
+        last = Math.max(last, number);
+      }
+      return { replica, first, last };
+    });
+  }
+
   /** Replicas whose next frame waits because it is from the future. */
   skewed(): ReplicaId[] {
     const skewed: ReplicaId[] = [];

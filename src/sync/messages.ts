@@ -3,6 +3,7 @@ import type { ReplicaId } from '../../crdts/dot.js';
 import { isStamp } from '../../crdts/stamp.js';
 import { asArray, WIRE_LIMITS } from '../../crdts/wire.js';
 import { DecodeError } from '../errors.js';
+import type { PeerId } from '../mesh/mesh.js';
 import { pack, unpack } from '../replica/msgpack.js';
 import type { AppliedMark } from '../store/store.js';
 
@@ -28,12 +29,51 @@ export interface Heartbeat {
   readonly replica: ReplicaId;
   /** Fingerprint of the member's rules: members with other rules are refused. */
   readonly rules: string;
+  /** How far it has applied each replica, its own frames included. */
   readonly applied: readonly AppliedMark[];
+  /** Its clock when it said this, Unix milliseconds. */
+  readonly atMs: number;
+  /** The epoch in which its data began (replica-identity.ts): one that lost everything, or was forgotten, begins again. */
+  readonly born: number;
+  /** Frames that it holds back behind a gap. */
+  readonly held: readonly HeldRange[];
+  /** The members that it counts when it judges what all have applied; itself left out. */
+  readonly members: readonly PeerId[];
+  /** Members that were forgotten. */
+  readonly forgotten: readonly Forgotten[];
 }
 
+/** Frames of a replica that wait for earlier ones: the least and the greatest number. */
+export interface HeldRange {
+  readonly replica: ReplicaId;
+  readonly first: number;
+  readonly last: number;
+}
+
+/** A member that is gone for good, by an operator's word. It may only come back as new: born later than this. */
+export interface Forgotten {
+  readonly peerId: PeerId;
+  readonly born: number;
+}
+
+/** Members that a node counts, and members that it remembers to have forgotten, at most. */
+export const MAX_MEMBERS = 256;
+
 export function encodeHeartbeat(heartbeat: Heartbeat): Uint8Array {
-  const { version, region, replica, rules, applied } = heartbeat;
-  return pack(['h', version, region, replica, rules, marksToWire(applied)]);
+  const { version, region, replica, rules, applied, atMs, born, held, members, forgotten } = heartbeat;
+  return pack([
+    'h',
+    version,
+    region,
+    replica,
+    rules,
+    marksToWire(applied),
+    atMs,
+    born,
+    held.flatMap((range) => [range.replica, range.first, range.last]),
+    members,
+    forgottenToWire(forgotten),
+  ]);
 }
 
 /** Says whether a broadcast is a heartbeat; the others are frames. */
@@ -50,14 +90,54 @@ export function decodeHeartbeat(bytes: Uint8Array): Heartbeat {
       `protocol version ${String(parts[1])} is unknown, this node speaks ${PROTOCOL_VERSION}: run the same release everywhere`,
     );
   }
-  const [, version, region, replica, rules, marks] = parts;
+  if (parts.length !== 11) throw new DecodeError('a heartbeat has not eleven parts');
+  const [, version, region, replica, rules, marks, atMs, born, held, members, forgotten] = parts;
   return {
     version,
     region: label(region, 'region'),
     replica: label(replica, 'replica id'),
     rules: label(rules, 'fingerprint of the rules'),
     applied: marksFromWire(marks),
+    atMs: count(atMs),
+    born: count(born),
+    held: heldFromWire(held),
+    members: membersFromWire(members),
+    forgotten: forgottenFromWire(forgotten),
   };
+}
+
+function heldFromWire(wire: unknown): HeldRange[] {
+  return groups(wire, 3, WIRE_LIMITS.replicas, 'held-back frames').map(([replica, first, last]) => ({
+    replica: label(replica, 'replica id'),
+    first: count(first),
+    last: count(last),
+  }));
+}
+
+/** PeerIds, at most {@link MAX_MEMBERS}. Throws DecodeError. */
+export function membersFromWire(wire: unknown): PeerId[] {
+  return asArray(wire, 'members', MAX_MEMBERS).map((peerId) => label(peerId, 'peer id'));
+}
+
+/** Forgotten members as [peer id, born, …]. */
+export function forgottenToWire(forgotten: readonly Forgotten[]): unknown[] {
+  return forgotten.flatMap(({ peerId, born }) => [peerId, born]);
+}
+
+/** Throws DecodeError unless the tree is a list of at most {@link MAX_MEMBERS} forgotten members. */
+export function forgottenFromWire(wire: unknown): Forgotten[] {
+  return groups(wire, 2, MAX_MEMBERS, 'forgotten members').map(([peerId, born]) => ({
+    peerId: label(peerId, 'peer id'),
+    born: count(born),
+  }));
+}
+
+function groups(wire: unknown, size: number, most: number, what: string): unknown[][] {
+  const flat = asArray(wire, what, size * most);
+  if (flat.length % size !== 0) throw new DecodeError(`${what} are not in groups of ${size}`);
+  const out: unknown[][] = [];
+  for (let i = 0; i < flat.length; i += size) out.push(flat.slice(i, i + size));
+  return out;
 }
 
 export interface FramesRequest {
@@ -110,15 +190,10 @@ export function marksToWire(marks: Iterable<AppliedMark>): unknown[] {
 }
 
 export function marksFromWire(wire: unknown): AppliedMark[] {
-  const flat = asArray(wire, 'applied marks', 3 * WIRE_LIMITS.replicas);
-  if (flat.length % 3 !== 0) throw new DecodeError('applied marks are not in groups of three');
-  const marks: AppliedMark[] = [];
-  for (let i = 0; i < flat.length; i += 3) {
-    const stamp = flat[i + 2];
+  return groups(wire, 3, WIRE_LIMITS.replicas, 'applied marks').map(([replica, number, stamp]) => {
     if (!isStamp(stamp)) throw new DecodeError('an applied mark has no stamp');
-    marks.push({ replica: label(flat[i], 'replica id'), number: count(flat[i + 1]), stamp });
-  }
-  return marks;
+    return { replica: label(replica, 'replica id'), number: count(number), stamp };
+  });
 }
 
 export function count(wire: unknown): number {

@@ -253,6 +253,11 @@ export class Sync implements MeshHandlers {
       replica: replica.id,
       rules,
       applied: [...replica.applied.values()],
+      atMs: Math.max(0, Math.floor(this.#options.timers.now())),
+      born: 0,
+      held: this.#delivery.held(),
+      members: [],
+      forgotten: [],
     };
   }
 
