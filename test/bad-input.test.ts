@@ -227,14 +227,21 @@ describe('A heartbeat', () => {
       /region/,
       (replica) => encodeHeartbeat({ ...introduction(replica), region: ' ' }),
     ],
-    'with half a mark': [/groups of 3/, (replica) => pack(['h', 1, 'x', replica, 'default', ['r.1', 1], 0, 0, [], [], []])],
+    'with half a mark': [
+      /groups of 3/,
+      (replica) => pack(['h', 1, 'x', replica, 'default', ['r.1', 1], 0, 0, [], [], []]),
+    ],
     'with a mark without a stamp': [
       /stamp/,
       (replica) => pack(['h', 1, 'x', replica, 'default', ['r.1', 1, 'x'], 0, 0, [], [], []]),
     ],
     'with more members than there may be': [
       /members/,
-      (replica) => encodeHeartbeat({ ...introduction(replica), members: Array.from({ length: 257 }, (_, i) => ) }),
+      (replica) =>
+        encodeHeartbeat({
+          ...introduction(replica),
+          members: Array.from({ length: 257 }, (_, i) => `p${i}`),
+        }),
     ],
     'with a forgotten member that isn’t one': [
       /peer id/,
