@@ -15,6 +15,7 @@ import {
 } from './cli/address.js';
 import { type ParsedRule, parseRule } from './cli/rule.js';
 import { ConfigError } from './errors.js';
+import { isValkeyUrl, parseValkeyUrl } from './store/valkey-url.js';
 
 /** Levels of the log, the chattiest first. */
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const;
@@ -42,7 +43,6 @@ export interface PeerConfig {
 }
 
 const REGION = /^[A-Za-z0-9_.-]{1,64}$/;
-const STORE_PROTOCOLS = new Set(['redis:', 'rediss:', 'valkey:', 'valkeys:']);
 
 const path = z.string('give the path of a file').min(1, 'give the path of a file');
 const multiaddr = z
@@ -75,10 +75,10 @@ const settingsSchema = z.strictObject({
   region: z.string().regex(REGION, 'use 1–64 characters of A-Z a-z 0-9 _ . -').optional(),
   store: z
     .string()
-    .refine(
-      isStore,
-      "give 'memory' or the URL of this region's own Valkey, for example redis://127.0.0.1:6379",
-    )
+    .superRefine((text, context) => {
+      const problem = storeProblem(text);
+      if (problem !== null) context.addIssue({ code: 'custom', message: problem });
+    })
     .optional(),
   listen: z.array(multiaddr).optional(),
   announce: z
@@ -157,9 +157,9 @@ export function resolvePeerConfig(
   return config;
 }
 
-/** Hides the password of a store's URL, for logs and messages. */
+/** Hides the passwords of a store's URL, for logs and messages. */
 export function redactUrl(url: string): string {
-  return url.replace(/\/\/.*@/, '//***@');
+  return url.replace(/\/\/.*@/, '//***@').replace(/(sentinel-password=)[^&]*/, '$1***');
 }
 
 /** A default that is safe: whoever opens a door to the network says who may come in. */
@@ -196,8 +196,15 @@ function check(given: GivenSettings, name: (setting: string) => string): Setting
   throw new ConfigError(`${name(String(setting))} ${JSON.stringify(shown)}: ${issue.message}`);
 }
 
-function isStore(text: string): boolean {
-  if (text === 'memory') return true;
-  const url = URL.canParse(text) ? new URL(text) : null;
-  return url !== null && STORE_PROTOCOLS.has(url.protocol) && url.hostname !== '';
+/** What is wrong with a store's specification; null when nothing is. */
+function storeProblem(text: string): string | null {
+  if (text === 'memory') return null;
+  if (!isValkeyUrl(text))
+    return "give 'memory' or the URL of this region's own Valkey, for example redis://127.0.0.1:6379";
+  try {
+    parseValkeyUrl(text);
+    return null;
+  } catch (error) {
+    return (error as Error).message;
+  }
 }

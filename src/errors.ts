@@ -35,8 +35,12 @@ export class StoreUnavailableError extends MeshError {
 
 /** Thrown when the store refused a commit for a reason of its own (out of memory, read-only …); nothing was written. */
 export class StoreRefusedError extends MeshError {
-  constructor(message: string, options?: { cause?: unknown }) {
+  /** Valkey's own word for it, such as `OOM`, `READONLY`, `MISCONF`, `BUSY`, `LOADING`; null when it has none. */
+  readonly reason: string | null;
+
+  constructor(message: string, options: { cause?: unknown; reason?: string | null } = {}) {
     super('STORE_REFUSED', message, options);
+    this.reason = options.reason ?? null;
   }
 }
 
@@ -72,5 +76,12 @@ export class PeerError extends MeshError {
 export class StoppedError extends MeshError {
   constructor() {
     super('STOPPED', 'this node has been stopped');
+  }
+}
+
+/** Thrown by operations on a node that lacks what the other members have, until it has caught up with them once; the message says how far it is. */
+export class LoadingError extends MeshError {
+  constructor(message: string) {
+    super('LOADING', message);
   }
 }

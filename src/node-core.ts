@@ -52,9 +52,9 @@ export class NodeCore implements Engine {
     const { timers, random, logger } = options;
     const mesh = options.mesh ?? createLibp2pMesh(options);
     const store =
-      typeof options.store === 'string'
-        ? openStore(options.store, { timers, random, logger })
-        : options.store;
+      typeof options.store === 'object' && 'open' in options.store
+        ? options.store
+        : openStore(options.store, { timers, random, logger });
     try {
       const facts = await store.open();
       const replica = startReplicaId(mesh.self, facts, timers.now());
@@ -222,7 +222,7 @@ export class NodeCore implements Engine {
       addresses: this.#mesh.addresses(),
       startedAtMs: this.#startedAtMs,
       uptimeMs: now - this.#startedAtMs,
-      store: this.#facts.server,
+      store: this.#store.describe?.() ?? this.#facts.server,
       frames: {
         own: this.#replica.lastFrame,
         applied: counters.applied,

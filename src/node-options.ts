@@ -20,6 +20,12 @@ function checkRules(rules: NodeOptions['rules']): Rules {
   }
 }
 
+function isStoreOrServer(store: unknown): boolean {
+  if (typeof store !== 'object' || store === null) return false;
+  if ('open' in store) return typeof store.open === 'function';
+  return ['host', 'port', 'path', 'sentinels'].some((name) => name in store);
+}
+
 /** Throws ConfigError when an option is not of its form, or out of its range. */
 export function checkOptions(options: NodeOptions) {
   if (typeof options?.region !== 'string' || !REGION.test(options.region)) {
@@ -43,14 +49,16 @@ export function checkOptions(options: NodeOptions) {
     if (options[name] !== undefined && !(options[name] instanceof Uint8Array))
       throw new ConfigError(`${name} must be a Uint8Array: the bytes of the file that keygen wrote`);
   }
-  if (
-    options.store !== undefined &&
-    typeof options.store !== 'string' &&
-    typeof options.store?.open !== 'function'
-  )
-    throw new ConfigError("store must be 'memory', the URL of a Valkey server, or a store");
+  const { store } = options;
+  if (store !== undefined && typeof store !== 'string' && !isStoreOrServer(store))
+    throw new ConfigError(
+      "store must be 'memory', the URL of a Valkey server, an object with its host, path or sentinels, or a store",
+    );
   if (options.mesh !== undefined && typeof options.mesh?.request !== 'function')
     throw new ConfigError('mesh must be a mesh: leave it out for the libp2p one');
+  const { whileLoading = 'refuse' } = options;
+  if (whileLoading !== 'refuse' && whileLoading !== 'serve')
+    throw new ConfigError(`whileLoading ${JSON.stringify(whileLoading)} must be 'refuse' or 'serve'`);
   const mebi = 1024 * 1024;
   return {
     ...options,
@@ -65,6 +73,8 @@ export function checkOptions(options: NodeOptions) {
     maxQueuedBytes: whole('maxQueuedBytes', 64 * mebi, 1024, 4096 * mebi),
     heartbeatMs: whole('heartbeatMs', 1_000, 10, 60_000),
     antiEntropyMs: whole('antiEntropyMs', 15_000, 100, 86_400_000),
+    whileLoading,
+    loadingPatienceMs: whole('loadingPatienceMs', 30_000, 0, 86_400_000),
     recentFramesBytes: whole('recentFramesBytes', 32 * mebi, 0, 4096 * mebi),
     heldBackBytes: whole('heldBackBytes', 32 * mebi, 65_536, 4096 * mebi),
     maxLogBytes: whole('maxLogBytes', 64 * mebi, 65_536, 65_536 * mebi),

@@ -3,6 +3,7 @@
 import type { RuleOptions } from '../crdts/rules.js';
 import type { Mesh, PeerId } from './mesh/mesh.js';
 import type { Store } from './store/store.js';
+import type { ValkeyServerOptions } from './store/valkey-address.js';
 import type { Timers } from './timers.js';
 
 /** The part of a logger that this package calls; a pino logger or `console` fits. */
@@ -19,8 +20,11 @@ export const silentLogger: Logger = { debug() {}, info() {}, warn() {}, error() 
 export interface NodeOptions {
   /** Human label of the region, 1–64 characters of `A-Z a-z 0-9 _ . -`. Several nodes may share one. */
   readonly region: string;
-  /** `'memory'`, a `redis://`, `rediss://`, `valkey://` or `valkeys://` URL of the region's own Valkey, or a store of your own. Default: 'memory'. */
-  readonly store?: string | Store;
+  /**
+   * `'memory'`, the URL of the region's own Valkey (forms: store/valkey-url.ts), an object with ioredis's names for it (host
+   * and port, path, or sentinels and name; tls …), or a store of your own. Default: 'memory'.
+   */
+  readonly store?: string | ValkeyServerOptions | Store;
   /** Key patterns with their type and policy; the first that matches a key holds. The same on every member. Default: [], any type, last write wins. */
   readonly rules?: readonly RuleOptions[];
   /** A mesh of your own, instead of the libp2p one that the next six options describe. */
@@ -55,6 +59,13 @@ export interface NodeOptions {
   readonly heartbeatMs?: number;
   /** Time between comparisons of all digests with a random member, which find what frames did not bring. Default: 15,000. */
   readonly antiEntropyMs?: number;
+  /**
+   * What becomes of operations while an empty or lost region is being brought up to the others: 'refuse' rejects them with
+   * LoadingError, 'serve' takes writes and gives stale reads. Default: 'refuse'.
+   */
+  readonly whileLoading?: 'refuse' | 'serve';
+  /** How long nothing may have come, from no member, until loading is given up and the node serves what it has. 0 = for ever. Default: 30,000. */
+  readonly loadingPatienceMs?: number;
   /** Bytes of this node's own frames kept in the store for members that were away; who needs older ones gets whole states. Default: 64 MiB. */
   readonly maxLogBytes?: number;
   /** Bytes of recent frames kept in memory for repair. Default: 32 MiB. */

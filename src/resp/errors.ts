@@ -7,7 +7,7 @@
  * | WRONGTYPE | `WRONGTYPE Operation against a key holding the wrong kind of value` |
  * | NOT_AN_INTEGER, OVERFLOW, NOT_A_FLOAT, NOT_FINITE | `ERR` + Valkey's text |
  * | LIMIT, ARGUMENT, RULE, FLOAT_RANGE | `ERR` + message; nothing was written |
- * | STORE_REFUSED | Valkey's own prefix where it has one (`OOM`, `READONLY`, `MISCONF` …), else `ERR`; nothing was written |
+ * | STORE_REFUSED | Valkey's own prefix where it has one (`OOM`, `READONLY`, `MISCONF` …), else `ERR` (`NOAUTH`, `NOPERM` are about the node's login, not the client's); nothing was written |
  * | STORE_UNAVAILABLE, STORE_RESET on a read | `MASTERDOWN …`: clients may try again by themselves |
  * | STORE_UNAVAILABLE, STORE_RESET on a write | `STOREDOWN …`: nobody knows whether it took effect. No client library repeats a command because of an unknown prefix, so an INCR isn't counted twice behind the user's back |
  * | STOPPED | `ERR this node is shutting down` |
@@ -44,7 +44,7 @@ export function cString(value: string, maxLength = Number.POSITIVE_INFINITY): st
   return length === value.length ? value : value.slice(0, length);
 }
 
-const STORE_PREFIX = /^(ERR|OOM|READONLY|MISCONF|NOREPLICAS|NOPERM) /;
+const STORE_PREFIX = /^(ERR|OOM|READONLY|MISCONF|NOREPLICAS|LOADING|BUSY) /;
 
 /** Gives the reply line (without `-`) for an error; null when it is unexpected, so that the caller logs it. */
 export function describeError(error: unknown, wrote: boolean): string | null {

@@ -5,6 +5,7 @@ import type { Timers } from '../timers.js';
 import { MemoryStore } from './memory.js';
 import type { Store } from './store.js';
 import { ValkeyStore } from './valkey.js';
+import type { ValkeyServerOptions } from './valkey-address.js';
 import { isValkeyUrl, VALKEY_URL_FORM } from './valkey-url.js';
 
 /** What every store is made with. */
@@ -15,10 +16,11 @@ export interface StoreSurroundings {
 }
 
 /**
- * Makes the store that a specification names: `memory`, or the URL of a Valkey server. It still has to be opened
- * with its own open(). Throws ConfigError for anything else.
+ * Makes the store that a specification names: `memory`, the URL of a Valkey server, or an object that describes one. It
+ * still has to be opened with its own open(). Throws ConfigError for anything else.
  */
-export function openStore(spec: string, surroundings: StoreSurroundings): Store {
+export function openStore(spec: string | ValkeyServerOptions, surroundings: StoreSurroundings): Store {
+  if (typeof spec !== 'string') return new ValkeyStore(spec, surroundings);
   if (spec === 'memory') return new MemoryStore(surroundings);
   if (isValkeyUrl(spec)) return new ValkeyStore(spec, surroundings);
   // The text may hold a password, so it isn't shown.

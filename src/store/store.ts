@@ -169,6 +169,8 @@ export interface Store extends NativeReads {
   /** Keys of a slot that have a header, in no order. */
   slotKeys(slot: number): Promise<ByteString[]>;
 
+  /** What it is connected with now, and what is wrong with that: a few facts for status. Default: those of open(). */
+  describe?(): Readonly<Record<string, string | number>>;
   /** Says whether the store answers now; for health checks. Never rejects. */
   ping(): Promise<boolean>;
   /** Closes connections. Calls after it reject with StoppedError. */

@@ -19,11 +19,12 @@ import type { Cancel, Timers } from '../timers.js';
 import type { CommitSender } from './commit-frame.js';
 import { META, META_KEY } from './layout.js';
 import { type Request, RequestQueue } from './request-queue.js';
+import { findPrimary } from './sentinel.js';
 import { type StoredIdentity, WRONG_TYPE, type WrongType } from './store.js';
-import { refused } from './valkey-errors.js';
+import { placeLabel, type ValkeyAddress } from './valkey-address.js';
+import { refused, tlsProblem } from './valkey-errors.js';
 import { beginSession, cleanMark, DataLostError, type ScriptName, type Session } from './valkey-handshake.js';
 import { type Argument, bytesOf, type Reply, ServerReplyError, ValkeyLink } from './valkey-link.js';
-import type { ValkeyAddress } from './valkey-url.js';
 
 /** What the conversation needs of its surroundings. */
 export interface ConnectionOptions {
@@ -34,6 +35,9 @@ export interface ConnectionOptions {
   /** How long a caller waits for an answer, through lost connections and all. */
   readonly answerTimeoutMs: number;
 }
+
+/** Said by a server that is no primary now: it was demoted, or loads what another one holds. */
+const NO_PRIMARY = /^(READONLY|MASTERDOWN|LOADING)\b/;
 
 const TICKS = 20;
 const FIRST_RETRY_MS = 20;
@@ -49,6 +53,9 @@ export class ValkeyConnection {
   #live: ValkeyLink | null = null;
   /** The link that is being made or used; an event of another one is old. */
   #link: ValkeyLink | null = null;
+  /** Counts attempts to connect: one that was overtaken must not touch the next. */
+  #attempt = 0;
+  #place = '';
   #session: Session | null = null;
   #sessions = 0;
   /** The last session that commits were sent in. */
@@ -63,6 +70,8 @@ export class ValkeyConnection {
   #ticking: Cancel | null = null;
   #keeping: (() => void) | null = null;
   #problem = '';
+  /** The problem's text already says what to do. */
+  #advised = false;
 
   constructor(address: ValkeyAddress, options: ConnectionOptions) {
     this.#address = address;
@@ -92,8 +101,9 @@ export class ValkeyConnection {
         try {
           return await this.#connect();
         } catch (error) {
-          if (error instanceof ConfigError || this.#isClosed()) throw error;
+          if (this.#isClosed()) throw error;
           this.#note(error);
+          if (error instanceof ConfigError) throw error;
           if (late) throw this.#unavailable(error);
         }
         await new Promise<void>((resolve) => {
@@ -115,6 +125,11 @@ export class ValkeyConnection {
   /** What the last failed attempt to connect met, in words; empty when it is connected. */
   get problem(): string {
     return this.#problem;
+  }
+
+  /** The server that it was last connected with, `host:port` or the path of a socket; empty when there was none. */
+  get place(): string {
+    return this.#place;
   }
 
   /** Throws what a call would reject with now: StoppedError, StoreResetError, or StoreUnavailableError before open. */
@@ -289,19 +304,26 @@ export class ValkeyConnection {
       this.#queue.done(request, WRONG_TYPE);
     } else {
       this.#queue.failed(request, refused(error, this.#address.label));
-      // After a failover the address may lead to the new primary.
-      if (error.message.startsWith('READONLY')) this.#down(this.#live, error);
+      // After a failover the address, or the sentinels, may lead to the new primary.
+      if (NO_PRIMARY.test(error.message)) this.#down(this.#live, error);
     }
   }
 
   async #connect(): Promise<Session> {
-    const link = new ValkeyLink(this.#address, this.#options.answerTimeoutMs, () =>
-      this.#down(link, link.lastError),
-    );
+    this.#attempt += 1;
+    const attempt = this.#attempt;
+    const { timers, answerTimeoutMs } = this.#options;
+    const { at } = this.#address;
+    const place = 'places' in at ? await findPrimary(at, timers, answerTimeoutMs) : at;
+    if (attempt !== this.#attempt || this.#isClosed()) throw new Error('the connection ended');
+    const tls = this.#address.tls?.() ?? null;
+    const link = new ValkeyLink(place, tls, answerTimeoutMs, () => this.#down(link, link.lastError));
     this.#link = link;
-    const frozen = this.#options.timers.after(this.#options.answerTimeoutMs, () => link.close());
+    const frozen = timers.after(answerTimeoutMs, () => link.close());
     try {
-      await link.connect();
+      await link.connect().catch((error: unknown) => {
+        throw tlsProblem(error, this.#address.label) ?? error;
+      });
       this.#sessions += 1;
       const session = await beginSession(link, this.#address, {
         writer: this.#writer,
@@ -315,6 +337,7 @@ export class ValkeyConnection {
       if (this.#currentSession > 0 && session.previousDone < this.#queue.acknowledgedSeq) {
         throw new DataLostError('the server has fewer commits than it acknowledged');
       }
+      this.#place = placeLabel(place);
       this.#begin(session, link);
       return session;
     } catch (error) {
@@ -335,13 +358,19 @@ export class ValkeyConnection {
     this.#live = link;
     this.#state = 'open';
     this.#retryMs = FIRST_RETRY_MS;
+    if (this.#problem !== '') {
+      const { label: store } = this.#address;
+      this.#options.logger.info({ store, server: this.#place }, 'connected to Valkey again');
+    }
     this.#problem = '';
+    this.#advised = false;
     for (const request of requests) {
       if (this.#live === link && request.state === 'waiting') this.#send(request, link);
     }
   }
 
   #dropLink(): void {
+    this.#attempt += 1;
     this.#retry?.();
     this.#retry = null;
     const link = this.#link;
@@ -362,8 +391,10 @@ export class ValkeyConnection {
     this.#retry?.();
     this.#retry = this.#options.timers.after(delayMs, () => {
       this.#retry = null;
-      this.#connect().catch((error: unknown) => {
-        if (this.#state !== 'open') return;
+      const connecting = this.#connect();
+      const attempt = this.#attempt;
+      connecting.catch((error: unknown) => {
+        if (this.#state !== 'open' || attempt !== this.#attempt) return;
         if (error instanceof DataLostError) {
           this.#lose();
           return;
@@ -379,6 +410,7 @@ export class ValkeyConnection {
     const problem = error instanceof Error ? error.message : String(error);
     if (problem === this.#problem) return;
     this.#problem = problem;
+    this.#advised = error instanceof ConfigError;
     this.#options.logger.warn({ store: this.#address.label, problem }, 'no connection to Valkey');
   }
 
@@ -418,8 +450,11 @@ export class ValkeyConnection {
   #unavailable(cause?: unknown): StoreUnavailableError {
     const reason =
       this.#problem === '' ? `no answer within ${this.#options.answerTimeoutMs} ms` : this.#problem;
+    const advice = this.#advised
+      ? ''
+      : ' (is the server running, are host and port right, does a firewall stand between?)';
     return new StoreUnavailableError(
-      `Valkey at ${this.#address.label} can't be reached: ${reason} (is the server running, are host and port right, does a firewall stand between?)`,
+      `Valkey at ${this.#address.label} can't be reached: ${reason}${advice}`,
       { cause },
     );
   }

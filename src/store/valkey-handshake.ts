@@ -13,7 +13,9 @@ import {
   TRIM_SCRIPT,
 } from './commit-script.js';
 import type { StoredIdentity } from './store.js';
-import { loginProblem } from './valkey-errors.js';
+import type { ValkeyAddress } from './valkey-address.js';
+import { loginProblem, tlsProblem } from './valkey-errors.js';
+import { inspectServer, NotReadyError, type ServerInfo } from './valkey-health.js';
 import {
   type Argument,
   argument,
@@ -23,7 +25,6 @@ import {
   type Reply,
   type ValkeyLink,
 } from './valkey-link.js';
-import type { ValkeyAddress } from './valkey-url.js';
 
 const SCRIPTS = {
   commit: COMMIT_SCRIPT,
@@ -38,15 +39,6 @@ const SCRIPTS = {
 
 /** Names of the scripts that a connection may call. */
 export type ScriptName = keyof typeof SCRIPTS;
-
-/** What INFO says about a server. */
-export interface ServerInfo {
-  readonly version: string;
-  readonly runId: string;
-  readonly fields: ReadonlyMap<string, string>;
-  /** What the operator should know, as sentences. */
-  readonly warnings: readonly string[];
-}
 
 /** Whom a session is for, and what it must find. */
 export interface SessionRequest {
@@ -77,44 +69,6 @@ export class DataLostError extends Error {
   override name = 'DataLostError';
 }
 
-/** Said when the server is there but can't be used now; trying again may help. */
-export class NotReadyError extends Error {
-  override name = 'NotReadyError';
-}
-
-function inspect(text: string, address: ValkeyAddress): ServerInfo {
-  const fields = new Map<string, string>();
-  for (const line of text.split('\r\n')) {
-    const colon = line.indexOf(':');
-    if (colon > 0 && !line.startsWith('#')) fields.set(line.slice(0, colon), line.slice(colon + 1));
-  }
-  const compatible = fields.get('redis_version') ?? '0';
-  const version = fields.get('valkey_version') ?? compatible;
-  if (Number.parseInt(compatible, 10) < 7) {
-    throw new ConfigError(
-      `the server at ${address.label} has version ${compatible}: use Valkey 7.2 or later, or Redis 7.0`,
-    );
-  }
-  if (fields.get('cluster_enabled') === '1') {
-    throw new ConfigError(
-      `the server at ${address.label} runs in cluster mode, which this version can't use: give a single server`,
-    );
-  }
-  const warnings: string[] = [];
-  const policy = fields.get('maxmemory_policy') ?? 'noeviction';
-  if (policy !== 'noeviction') {
-    warnings.push(
-      `maxmemory-policy is ${policy}: Valkey may drop keys on its own, which other regions keep; set it to noeviction`,
-    );
-  }
-  if (fields.get('aof_enabled') === '0') {
-    warnings.push(
-      'appendonly is off: a restart of Valkey loses recent data, to be fetched from other regions; set appendonly yes',
-    );
-  }
-  return { version, runId: fields.get('run_id') ?? '', fields, warnings };
-}
-
 /**
  * What stands in the store for a clean shutdown: the run id of the server that it was told to. '0' = not clean.
  *
@@ -123,15 +77,6 @@ function inspect(text: string, address: ValkeyAddress): ServerInfo {
  */
 export function cleanMark(identity: StoredIdentity | null, info: ServerInfo | undefined): string {
   return identity?.clean ? (info?.runId ?? '') || '1' : '0';
-}
-
-/** Throws what keeps a server from taking writes. */
-function checkRole(info: ServerInfo, address: ValkeyAddress, opening: boolean): void {
-  if (info.fields.get('loading') === '1') throw new NotReadyError('it is still loading its data');
-  if (info.fields.get('role') !== 'slave') return;
-  const message = `the server at ${address.label} is a read-only replica: give the primary's address`;
-  // While a node runs, a failover may make it the primary again in a moment.
-  throw opening ? new ConfigError(message) : new NotReadyError(message);
 }
 
 /**
@@ -144,11 +89,13 @@ export async function beginSession(
   address: ValkeyAddress,
   request: SessionRequest,
 ): Promise<Session> {
-  const { username, password, db, label } = address;
+  const { login, db, label } = address;
+  const { username, password } = login;
   try {
     if (password !== null) await link.send('AUTH', username === null ? [password] : [username, password]);
-    const info = inspect(String(bytesOf(await link.send('INFO', []))), address);
-    checkRole(info, address, request.dataset === null);
+    // Sentinels may still name the old primary; and while a node runs, a failover may make a replica the primary in a moment.
+    const mayWait = 'places' in address.at || request.dataset !== null;
+    const info = await inspectServer(link, label, mayWait);
     if (db !== 0) await link.send('SELECT', [String(db)]);
 
     const names = Object.keys(SCRIPTS) as ScriptName[];
@@ -177,7 +124,7 @@ export async function beginSession(
     }
     return { previousDone: numberOf(reply[0]), facts, info, shas: shas as Record<ScriptName, string> };
   } catch (error) {
-    throw loginProblem(error, label) ?? error;
+    throw loginProblem(error, label) ?? tlsProblem(link.lastError, label) ?? error;
   }
 }
 

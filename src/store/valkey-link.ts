@@ -1,11 +1,12 @@
 /**
- * One TCP connection to Valkey, from connect to loss. It never reconnects and never queues: valkey-connection.ts does,
+ * One connection to Valkey or to a sentinel, from connect to loss. It never reconnects and never queues: valkey-connection.ts does,
  * because what is sent again after a loss, and in which order, is the store's own business.
  */
+import type { ConnectionOptions } from 'node:tls';
 import { Command, Redis } from 'ioredis';
 import type { ByteString } from '../../crdts/bytes.js';
 import { isAscii } from '../../crdts/bytes.js';
-import type { ValkeyAddress } from './valkey-url.js';
+import type { Place } from './valkey-address.js';
 
 /** What a server answers: strings come as their bytes. */
 export type Reply = Buffer | string | number | null | Reply[];
@@ -50,13 +51,15 @@ export class ValkeyLink {
   /** The last error that the connection met; null while there was none. */
   lastError: Error | null = null;
 
-  /** @param onEnd called once when the connection, once made, is lost or closed */
-  constructor(address: ValkeyAddress, connectTimeoutMs: number, onEnd: () => void) {
+  /**
+   * @param tls Node's options of a TLS connection; null = no TLS
+   * @param onEnd called once when the connection, once made, is lost or closed
+   */
+  constructor(place: Place, tls: ConnectionOptions | null, connectTimeoutMs: number, onEnd: () => void) {
     // Logging in and choosing the database are the handshake's, which tells a wrong password from a lost connection.
     this.#redis = new Redis({
-      host: address.host,
-      port: address.port,
-      ...(address.tls ? { tls: {} } : {}),
+      ...place,
+      ...(tls === null ? {} : { tls }),
       lazyConnect: true,
       retryStrategy: () => null,
       maxRetriesPerRequest: null,

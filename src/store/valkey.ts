@@ -1,6 +1,7 @@
 /** The store on a single Valkey server. What lies where: layout.ts; how a commit works: commit-script.ts; lost connections: valkey-connection.ts. */
 import type { ByteString } from '../../crdts/bytes.js';
 import type { ReplicaId } from '../../crdts/dot.js';
+import { StoreRefusedError } from '../errors.js';
 import { type Logger, silentLogger } from '../options.js';
 import { systemTimers, type Timers } from '../timers.js';
 import { checkCommit, onlyRemoves, writeCommit } from './commit-frame.js';
@@ -20,8 +21,10 @@ import type {
   StoreFacts,
   WrongType,
 } from './store.js';
+import { addressOf, type ValkeyServerOptions } from './valkey-address.js';
 import { ValkeyConnection } from './valkey-connection.js';
-import { cleanMark, type ServerInfo } from './valkey-handshake.js';
+import { cleanMark } from './valkey-handshake.js';
+import type { ServerInfo } from './valkey-health.js';
 import { argument, bytesOf, listOf, numberOf, type Reply } from './valkey-link.js';
 import { MAX_SCRIPT_ARGUMENTS, ValkeyReads } from './valkey-reads.js';
 import { parseValkeyUrl } from './valkey-url.js';
@@ -50,11 +53,11 @@ export class ValkeyStore implements Store {
   readonly #label: string;
 
   /**
-   * @param url redis://, rediss:// (TLS), valkey:// or valkeys:// with user, password and database number as needed.
-   * Throws ConfigError when it is none of these.
+   * @param server a URL, whose forms are in valkey-url.ts, or an object with ioredis's names.
+   * Throws ConfigError when it is neither.
    */
-  constructor(url: string, options: ValkeyStoreOptions = {}) {
-    const address = parseValkeyUrl(url);
+  constructor(server: string | ValkeyServerOptions, options: ValkeyStoreOptions = {}) {
+    const address = typeof server === 'string' ? parseValkeyUrl(server) : addressOf(server);
     this.#label = address.label;
     this.#logger = options.logger ?? silentLogger;
     this.#connection = new ValkeyConnection(address, {
@@ -69,7 +72,22 @@ export class ValkeyStore implements Store {
   async open(): Promise<StoreFacts> {
     const { facts, info } = await this.#connection.open();
     for (const warning of info.warnings) this.#logger.warn({ store: this.#label }, warning);
-    return { identity: identityOf(facts, info), applied: appliedOf(facts), server: describe(info) };
+    return { identity: identityOf(facts, info), applied: appliedOf(facts), server: this.describe() };
+  }
+
+  describe(): Readonly<Record<string, string | number>> {
+    const { session, place, problem } = this.#connection;
+    if (session === null) return { kind: 'valkey', address: this.#label, problem };
+    const { fields, version, runId, warnings } = session.info;
+    return {
+      kind: 'valkey',
+      server: fields.has('valkey_version') ? 'valkey' : 'redis',
+      version,
+      runId,
+      address: place,
+      ...(warnings.length > 0 ? { warnings: warnings.join('; ') } : {}),
+      ...(problem === '' ? {} : { problem }),
+    };
   }
 
   saveIdentity(identity: StoredIdentity): Promise<void> {
@@ -134,8 +152,9 @@ export class ValkeyStore implements Store {
     try {
       await this.#connection.call('PING', []);
       return true;
-    } catch {
-      return false;
+    } catch (error) {
+      // So it says while it can't write to its disk; reads are served.
+      return error instanceof StoreRefusedError && error.reason === 'MISCONF';
     }
   }
 
@@ -291,15 +310,4 @@ function appliedOf(facts: ReadonlyMap<string, ByteString>): AppliedMark[] {
     marks.push({ replica: field.slice(META.appliedPrefix.length), number, stamp });
   }
   return marks;
-}
-
-function describe(info: ServerInfo): Record<string, string | number> {
-  const { fields } = info;
-  return {
-    kind: 'valkey',
-    server: fields.has('valkey_version') ? 'valkey' : 'redis',
-    version: info.version,
-    runId: info.runId,
-    ...(info.warnings.length > 0 ? { warnings: info.warnings.join('; ') } : {}),
-  };
 }
