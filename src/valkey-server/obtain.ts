@@ -14,13 +14,31 @@ import { distributionSources } from './apt-sources.js';
 
 const run = promisify(execFile);
 
+/** Servers that can be obtained: Valkey, and for the tests the Redis that speaks the same protocol. */
+export type ServerProduct = 'valkey' | 'redis';
+
+const PRODUCTS = {
+  valkey: {
+    variable: 'VALKEY_SERVER',
+    install: 'Valkey 7.2 or later',
+    packages: ['valkey-tools', 'valkey-server', 'libjemalloc2', 'liblzf1', 'libatomic1'],
+  },
+  redis: {
+    variable: 'REDIS_SERVER',
+    install: 'Redis 7.0 or later',
+    packages: ['redis-tools', 'redis-server', 'libjemalloc2', 'liblzf1', 'libatomic1'],
+  },
+} as const;
+
 /** Thrown when there is no `valkey-server` here and none can be obtained; the message says what to do. */
 export class ValkeyServerMissingError extends MeshError {
-  constructor(reason: string, options?: { cause?: unknown }) {
+  constructor(reason: string, options: { cause?: unknown; product?: ServerProduct } = {}) {
+    const { product = 'valkey', ...rest } = options;
+    const { variable, install } = PRODUCTS[product];
     super(
       'VALKEY_SERVER_MISSING',
-      `no valkey-server: ${reason}. Install Valkey 7.2 or later so that valkey-server is on the PATH, or set VALKEY_SERVER to its path`,
-      options,
+      `no ${product}-server: ${reason}. Install ${install} so that ${product}-server is on the PATH, or set ${variable} to its path`,
+      rest,
     );
   }
 }
@@ -37,13 +55,15 @@ export interface ValkeyBinaries {
   readonly env: NodeJS.ProcessEnv;
   /** For example '8.0.1'. */
   readonly version: string;
-  /** Where it came from: the VALKEY_SERVER variable, the PATH, or a package of the distribution. */
+  /** Where it came from: the VALKEY_SERVER (REDIS_SERVER) variable, the PATH, or a package of the distribution. */
   readonly source: 'variable' | 'path' | 'package';
 }
 
 /** Options of {@link obtainValkey}. */
 export interface ObtainOptions {
-  /** Environment to read PATH and VALKEY_SERVER from. Default: this process's. */
+  /** Default: 'valkey'. */
+  readonly product?: ServerProduct;
+  /** Environment to read PATH and VALKEY_SERVER (REDIS_SERVER) from. Default: this process's. */
   readonly env?: NodeJS.ProcessEnv;
   /** Folder of unpacked packages. Default: node_modules/.cache/valkey-mesh, else the user's cache folder. */
   readonly cacheDir?: string;
@@ -53,7 +73,6 @@ export interface ObtainOptions {
   readonly onDownload?: (cacheDir: string) => void;
 }
 
-const PACKAGES = ['valkey-tools', 'valkey-server', 'libjemalloc2', 'liblzf1', 'libatomic1'];
 const DOWNLOAD_DEADLINE_MS = 180_000;
 
 async function isExecutable(path: string): Promise<boolean> {
@@ -83,6 +102,7 @@ async function installed(
   path: string,
   env: NodeJS.ProcessEnv,
   source: 'variable' | 'path',
+  product: ServerProduct,
 ): Promise<ValkeyBinaries> {
   const beside = async (name: string) => {
     const sibling = join(dirname(path), name);
@@ -90,8 +110,8 @@ async function installed(
   };
   return {
     path,
-    cli: await beside('valkey-cli'),
-    benchmark: await beside('valkey-benchmark'),
+    cli: await beside(`${product}-cli`),
+    benchmark: await beside(`${product}-benchmark`),
     env,
     version: await versionOf(path, env),
     source,
@@ -99,9 +119,13 @@ async function installed(
 }
 
 /** What was unpacked in a folder; null when it is absent or doesn't run. */
-async function unpacked(root: string, env: NodeJS.ProcessEnv): Promise<ValkeyBinaries | null> {
+async function unpacked(
+  root: string,
+  env: NodeJS.ProcessEnv,
+  product: ServerProduct,
+): Promise<ValkeyBinaries | null> {
   const bin = join(root, 'usr', 'bin');
-  const path = join(bin, 'valkey-server');
+  const path = join(bin, `${product}-server`);
   if (!(await isExecutable(path))) return null;
   const lib = join(root, 'usr', 'lib');
   const folders = (await readdir(lib, { withFileTypes: true })).filter((entry) => entry.isDirectory());
@@ -109,8 +133,8 @@ async function unpacked(root: string, env: NodeJS.ProcessEnv): Promise<ValkeyBin
   const withLibraries = { ...env, LD_LIBRARY_PATH: libraries.filter((dir) => dir !== '').join(':') };
   try {
     const version = await versionOf(path, withLibraries);
-    const cli = join(bin, 'valkey-cli');
-    const benchmark = join(bin, 'valkey-benchmark');
+    const cli = join(bin, `${product}-cli`);
+    const benchmark = join(bin, `${product}-benchmark`);
     return { path, cli, benchmark, env: withLibraries, version, source: 'package' };
   } catch {
     return null;
@@ -161,10 +185,13 @@ async function download(
   codename: string,
   systemRoot: string,
   env: NodeJS.ProcessEnv,
+  product: ServerProduct,
 ): Promise<string> {
   const sources = distributionSources(await readAptSources(systemRoot), codename);
   if (sources === null) {
-    throw new ValkeyServerMissingError(`the apt sources of this machine don't name the suite ${codename}`);
+    throw new ValkeyServerMissingError(`the apt sources of this machine don't name the suite ${codename}`, {
+      product,
+    });
   }
   const folders = ['state/lists/partial', 'cache/archives/partial', 'sources', 'empty', 'debs', 'root'];
   for (const folder of folders) await mkdir(join(work, folder), { recursive: true });
@@ -198,7 +225,7 @@ async function download(
     () => null,
     (cause: unknown) => cause,
   );
-  await run('apt-get', ['download', ...PACKAGES], options).catch((cause: unknown) => {
+  await run('apt-get', ['download', ...PRODUCTS[product].packages], options).catch((cause: unknown) => {
     throw updated ?? cause;
   });
   for (const name of await readdir(join(work, 'debs'))) {
@@ -241,6 +268,7 @@ function isAlive(pid: number): boolean {
 }
 
 async function fromPackage(options: ObtainOptions, env: NodeJS.ProcessEnv): Promise<ValkeyBinaries> {
+  const { product = 'valkey' } = options;
   const systemRoot = options.systemRoot ?? '/';
   const release = await readFile(join(systemRoot, 'etc/os-release'), 'utf8').catch(() => '');
   const codename = /^VERSION_CODENAME="?([\w.-]+)/m.exec(release)?.[1];
@@ -248,60 +276,64 @@ async function fromPackage(options: ObtainOptions, env: NodeJS.ProcessEnv): Prom
     if (codename === undefined || (await onPath(tool, env)) === null) {
       throw new ValkeyServerMissingError(
         'it is not on the PATH, and this is no Debian to take its package from',
+        { product },
       );
     }
   }
   const cache = options.cacheDir ?? (await cacheFolder(env));
   await mkdir(cache, { recursive: true });
-  const target = join(cache, `valkey-server-${codename}-${process.arch}`);
-  const present = await unpacked(target, env);
+  const target = join(cache, `${product}-server-${codename}-${process.arch}`);
+  const present = await unpacked(target, env, product);
   if (present !== null) return present;
 
   return exclusively(`${target}.lock`, async () => {
-    const meanwhile = await unpacked(target, env);
+    const meanwhile = await unpacked(target, env, product);
     if (meanwhile !== null) return meanwhile;
     options.onDownload?.(cache);
     const work = await mkdtemp(join(cache, 'download-'));
     try {
-      const root = await download(work, codename ?? '', systemRoot, env);
-      if ((await unpacked(root, env)) === null)
-        throw new Error('the unpacked valkey-server does not run here');
+      const root = await download(work, codename ?? '', systemRoot, env, product);
+      if ((await unpacked(root, env, product)) === null)
+        throw new Error(`the unpacked ${product}-server does not run here`);
       await rm(target, { recursive: true, force: true });
       await rename(root, target);
     } catch (cause) {
       if (cause instanceof MeshError) throw cause;
       const text =
         cause instanceof Error ? cause.message.trim().split('\n').slice(-3).join(' | ') : String(cause);
-      throw new ValkeyServerMissingError(`its package could not be obtained (${text})`, { cause });
+      throw new ValkeyServerMissingError(`its package could not be obtained (${text})`, { cause, product });
     } finally {
       await rm(work, { recursive: true, force: true });
     }
-    const result = await unpacked(target, env);
-    if (result === null) throw new ValkeyServerMissingError(`what was unpacked in ${target} does not run`);
+    const result = await unpacked(target, env, product);
+    if (result === null)
+      throw new ValkeyServerMissingError(`what was unpacked in ${target} does not run`, { product });
     return result;
   });
 }
 
 /**
- * Finds or obtains a Valkey server: the one that VALKEY_SERVER names, else the one on the PATH, else the distribution's
+ * Finds or obtains a Valkey server (or a Redis one): the one that VALKEY_SERVER (REDIS_SERVER) names, else the one on the PATH, else the distribution's
  * package, unpacked in a cache. Safe to call from several processes at once. The system stays as it is.
  *
  * Throws {@link ValkeyServerMissingError} when that is impossible: another distribution, or no way to its mirror.
  */
 export async function obtainValkey(options: ObtainOptions = {}): Promise<ValkeyBinaries> {
-  const env = options.env ?? process.env;
-  const forced = env.VALKEY_SERVER;
+  const { env = process.env, product = 'valkey' } = options;
+  const { variable } = PRODUCTS[product];
+  const forced = env[variable];
   if (forced !== undefined && forced !== '') {
-    return installed(forced, env, 'variable').catch((cause: unknown) => {
-      throw new ValkeyServerMissingError(`VALKEY_SERVER is ${JSON.stringify(forced)}, which does not run`, {
+    return installed(forced, env, 'variable', product).catch((cause: unknown) => {
+      throw new ValkeyServerMissingError(`${variable} is ${JSON.stringify(forced)}, which does not run`, {
         cause,
+        product,
       });
     });
   }
-  const found = await onPath('valkey-server', env);
+  const found = await onPath(`${product}-server`, env);
   if (found !== null) {
     // One that doesn't run (a broken install) is as good as none.
-    const usable = await installed(found, env, 'path').catch(() => null);
+    const usable = await installed(found, env, 'path', product).catch(() => null);
     if (usable !== null) return usable;
   }
   return fromPackage(options, env);
