@@ -40,6 +40,11 @@ export class KeyCache {
     this.#records.set(record.key, record);
   }
 
+  /** Forgets one key. */
+  delete(key: ByteString): void {
+    this.#records.delete(key);
+  }
+
   /** Forgets everything: what was assumed of commits under way didn't come true. */
   clear(): void {
     this.#records.clear();

@@ -19,7 +19,7 @@ import {
   StoreUnavailableError,
 } from '../errors.js';
 import type { Logger } from '../options.js';
-import type { AppliedMark, Store, StoreFacts } from '../store/store.js';
+import type { AppliedMark, KeyWrite, Store, StoreFacts } from '../store/store.js';
 import type { Timers } from '../timers.js';
 import { type Conflict, Knowledge } from './conflicts.js';
 import type { Frame } from './frame.js';
@@ -105,6 +105,10 @@ export class Replica {
   #loading: Work | null = null;
   #staleInARow = 0;
   #closing = false;
+  /** No batch of operations is begun. */
+  #held = false;
+  /** Told when no batch of operations is under way any more. */
+  #whenQuiet: (() => void)[] = [];
   #pumping = false;
   /** Why nothing is begun at the moment. */
   #pause: 'none' | 'failing' | 'retry' | 'lost' | 'stopped' = 'none';
@@ -185,6 +189,47 @@ export class Replica {
     this.#schedule();
   }
 
+  /**
+   * From now on no batch of operations is begun, so this replica makes no frame, of whatever kind; operations queue, within
+   * the bounds of the queue. Frames and states of others are merged as ever. Resolves when no batch of operations is under way
+   * any more. Ends with {@link resumeOperations}; {@link stop} doesn't wait for that.
+   */
+  holdOperations(): Promise<void> {
+    this.#held = true;
+    if (this.#loading !== null && this.#loading.local.length > 0) this.#recall();
+    return new Promise((resolve) => {
+      this.#whenQuiet.push(resolve);
+      this.#tellQuiet();
+    });
+  }
+
+  /** Ends what {@link holdOperations} began. */
+  resumeOperations(): void {
+    this.#held = false;
+    for (const tell of this.#whenQuiet.splice(0)) tell();
+    this.#schedule();
+  }
+
+  #tellQuiet(): void {
+    if (this.#whenQuiet.length === 0 || this.#inFlight.some(({ local }) => local.length > 0)) return;
+    for (const tell of this.#whenQuiet.splice(0)) tell();
+  }
+
+  /**
+   * Writes again what a header says of keys, or corrects digests: past the queues, since nothing of the keys' state changes. Each write
+   * must expect the header that it stores (or none), so that it can't undo what is newer. Rejects as the store does; StaleCommitError
+   * when a key has changed meanwhile.
+   */
+  async rewrite(writes: readonly KeyWrite[]): Promise<void> {
+    if (!this.available || this.#closing) throw this.#unavailable();
+    try {
+      await this.#store.commit({ writes });
+    } finally {
+      // What is known of their native values doesn't hold any more.
+      for (const { key } of writes) this.#cache.delete(key);
+    }
+  }
+
   /** Someone found that the store doesn't answer. What is under way finds out by itself; this is for when nothing is. */
   storeFailed(error: MeshError): void {
     if (this.#pause === 'none' && !this.#pumping && this.#inFlight.length === 0) this.#lost(error);
@@ -202,6 +247,7 @@ export class Replica {
   async stop(deadlineMs: number): Promise<boolean> {
     const until = this.#options.timers.now() + deadlineMs;
     this.#closing = true;
+    this.resumeOperations();
     while (
       this.available &&
       (this.#queue.operations > 0 || !this.settled) &&
@@ -267,7 +313,7 @@ export class Replica {
     const maxInFlight = this.#options.maxInFlight ?? 2;
     try {
       while (this.#pause === 'none' && this.#inFlight.length < maxInFlight) {
-        const work = this.#queue.take(this.#closing);
+        const work = this.#queue.take(this.#closing ? 'local' : this.#held ? 'remote' : null);
         if (work === null) return;
         const records = new Map<ByteString, KeyRecord>();
         let failure: { readonly error: unknown } | null = null;
@@ -392,6 +438,7 @@ export class Replica {
 
   #settled(batch: InFlight, outcome: 'committed' | Error): void {
     batch.outcome = outcome;
+    queueMicrotask(() => this.#tellQuiet());
     if (outcome === 'committed' && (batch.marks.length > 0 || batch.changes.size > 0)) this.#staleInARow = 0;
     while (this.#inFlight.length > 0 && this.#inFlight[0]!.outcome === 'committed')
       this.#finish(this.#inFlight.shift()!);

@@ -55,11 +55,12 @@ export class WorkQueue {
     this.#remote.push(item);
   }
 
-  /** Takes the next batch; null when there is none. `localOnly` leaves remote items where they are. */
-  take(localOnly: boolean): Work | null {
-    const remote = this.#remote.length > 0 && !localOnly;
-    if (this.#local.length === 0 && !remote) return null;
-    const local = !remote || (this.#turn === 'local' && this.#local.length > 0);
+  /** Takes the next batch; null when there is none. `only` leaves the other kind where it is. */
+  take(only: 'local' | 'remote' | null): Work | null {
+    const hasRemote = this.#remote.length > 0 && only !== 'local';
+    const hasLocal = this.#local.length > 0 && only !== 'remote';
+    if (!hasLocal && !hasRemote) return null;
+    const local = !hasRemote || (this.#turn === 'local' && hasLocal);
     this.#turn = local ? 'remote' : 'local';
     return local ? { local: this.#takeLocal(), remote: [] } : { local: [], remote: this.#takeRemote() };
   }
