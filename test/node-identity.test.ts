@@ -15,7 +15,7 @@ const NOW = Date.UTC(2025, 0, 1);
 
 function facts(identity: StoredIdentity | null, applied: Record<string, number> = {}): StoreFacts {
   const marks = Object.entries(applied).map(([replica, number]) => ({ replica, number, stamp: number }));
-  return { identity, applied: marks, server: {} };
+  return { identity, applied: marks, notes: null, server: {} };
 }
 
 function identity(replica: string, clean: boolean, peerId = PEER): StoredIdentity {

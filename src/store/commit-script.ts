@@ -250,6 +250,15 @@ redis.call('HSET', '${META_KEY}', '${META.peerId}', ARGV[4], '${META.replica}', 
 return 'DONE'
 `;
 
+/** Stores notes. ARGV: dataset, writer, session, notes. Gives DONE, FENCED or LOST. */
+export const NOTES_SCRIPT = `#!lua flags=allow-oom
+local facts = redis.call('HMGET', '${META_KEY}', '${META.dataset}', ARGV[2])
+if facts[1] ~= ARGV[1] or not facts[2] then return 'LOST' end
+if string.match(facts[2], '^%d+') ~= ARGV[3] then return 'FENCED' end
+redis.call('HSET', '${META_KEY}', '${META.notes}', ARGV[4])
+return 'DONE'
+`;
+
 /** Trims a log. ARGV: its key, the first number to keep. A log that is empty then is removed; a later frame begins it anew. */
 export const TRIM_SCRIPT = `#!lua flags=allow-oom
 if redis.call('EXISTS', ARGV[1]) == 0 then return 0 end

@@ -27,6 +27,10 @@ export const META = {
   replica: 'replica',
   /** Run id of the server at a clean shutdown; '0' = nothing of the sort, see cleanMark. */
   clean: 'clean',
+  /** What the node remembers besides, opaque. */
+  notes: 'notes',
+  /** '1' while everything is being removed; see valkey-clear.ts. */
+  clearing: 'clearing',
   /** + replica id → `number stamp`. */
   appliedPrefix: 'a:',
   /** + id of a store object → its session and how many commits of it took effect; see commit-script.ts. */

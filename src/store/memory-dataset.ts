@@ -23,9 +23,24 @@ export class MemoryDataset {
   readonly logs = new Map<ReplicaId, LoggedFrame[]>();
   readonly applied = new Map<ReplicaId, AppliedMark>();
   identity: StoredIdentity | null = null;
+  notes: ByteString | null = null;
+  /** Counts how often it was cleared: who opened it before must open it again. */
+  generation = 0;
 
   header(key: ByteString): ByteString | null {
     return this.slots.get(keySlot(key))?.headers.get(key) ?? null;
+  }
+
+  /** Removes all that nodes have written; natives without a header stay. */
+  clear(): void {
+    for (const { headers } of this.slots.values()) for (const key of headers.keys()) this.natives.delete(key);
+    this.slots.clear();
+    this.entries.clear();
+    this.logs.clear();
+    this.applied.clear();
+    this.identity = null;
+    this.notes = null;
+    this.generation += 1;
   }
 
   /** Makes one commit, or throws StaleCommitError and changes nothing. */

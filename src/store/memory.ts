@@ -10,6 +10,7 @@ import {
 } from '../errors.js';
 import { systemTimers, type Timers } from '../timers.js';
 import { checkCommit } from './commit-frame.js';
+import type { SlotContent } from './inspection.js';
 import { MemoryDataset } from './memory-dataset.js';
 import {
   type Commit,
@@ -55,6 +56,7 @@ export class MemoryStore implements Store {
   #state: 'new' | 'open' | 'lost' | 'closed' = 'new';
   /** Commits that failed and whose callers don't know yet. */
   #untold = 0;
+  #generation = 0;
 
   constructor(options: MemoryStoreOptions = {}) {
     this.#timers = options.timers ?? systemTimers;
@@ -78,9 +80,15 @@ export class MemoryStore implements Store {
   async open(): Promise<StoreFacts> {
     if (this.#state === 'closed') throw new StoppedError();
     this.#state = 'open';
+    this.#generation = this.#dataset.generation;
     this.#untold = 0;
-    const { identity, applied } = this.#dataset;
-    return this.#answer(() => ({ identity, applied: [...applied.values()], server: { kind: 'memory' } }));
+    const { identity, applied, notes } = this.#dataset;
+    return this.#answer(() => ({
+      identity,
+      notes,
+      applied: [...applied.values()],
+      server: { kind: 'memory' },
+    }));
   }
 
   saveIdentity(identity: StoredIdentity): Promise<void> {
@@ -161,6 +169,49 @@ export class MemoryStore implements Store {
 
   slotKeys(slot: number): Promise<ByteString[]> {
     return this.#answer(() => [...(this.#dataset.slots.get(slot)?.headers.keys() ?? [])]);
+  }
+
+  slotHeaders(slot: number): Promise<[ByteString, ByteString][]> {
+    return this.#answer(() => [...(this.#dataset.slots.get(slot)?.headers ?? [])]);
+  }
+
+  saveNotes(notes: ByteString): Promise<void> {
+    return this.#answer(() => {
+      this.#dataset.notes = notes;
+    });
+  }
+
+  async clear(): Promise<void> {
+    await this.#answer(() => this.#dataset.clear());
+  }
+
+  slotContent(slot: number): Promise<SlotContent> {
+    return this.#answer(() => {
+      const held = this.#dataset.slots.get(slot);
+      return { digest: held?.digest ?? 0, headers: new Map(held?.headers) };
+    });
+  }
+
+  scanMembers(
+    key: ByteString,
+    cursor: string,
+    count: number,
+  ): Promise<{ cursor: string; members: ByteString[] } | WrongType> {
+    return this.#ofSet(key, (held) => {
+      const page = pageOf([...held], cursor, count);
+      return { cursor: page.cursor, members: page.items };
+    });
+  }
+
+  scanEntries(
+    key: ByteString,
+    cursor: string,
+    count: number,
+  ): Promise<{ cursor: string; entries: Map<ByteString, ByteString> }> {
+    return this.#answer(() => {
+      const page = pageOf([...(this.#dataset.entries.get(key) ?? [])], cursor, count);
+      return { cursor: page.cursor, entries: new Map(page.items) };
+    });
   }
 
   async ping(): Promise<boolean> {
@@ -249,6 +300,7 @@ export class MemoryStore implements Store {
 
   #check(): void {
     if (this.#state === 'closed') throw new StoppedError();
+    if (this.#state === 'open' && this.#generation !== this.#dataset.generation) this.#state = 'lost';
     if (this.#state === 'lost')
       throw new StoreResetError('the memory store was told to lose its data: open it again');
     if (this.#state === 'new') throw new StoreUnavailableError('the store is not open: call open() first');
@@ -268,4 +320,11 @@ export class MemoryStore implements Store {
       this.#timers.after(this.#latencyMs, resolve);
     });
   }
+}
+
+/** A page of a list that doesn't change meanwhile; the cursor is a position in it. */
+function pageOf<T>(all: readonly T[], cursor: string, count: number): { cursor: string; items: T[] } {
+  const from = Number(cursor);
+  const items = all.slice(from, from + count);
+  return { cursor: from + count < all.length ? String(from + count) : '0', items };
 }

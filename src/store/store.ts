@@ -10,6 +10,7 @@
 import type { ByteString } from '../../crdts/bytes.js';
 import type { ReplicaId } from '../../crdts/dot.js';
 import type { Stamp } from '../../crdts/stamp.js';
+import type { Inspection } from './inspection.js';
 
 /** How far a replica's frames have been applied: its frame number, counted from 1 without gaps, and that frame's stamp. */
 export interface AppliedMark {
@@ -97,6 +98,8 @@ export interface StoredIdentity {
 export interface StoreFacts {
   readonly identity: StoredIdentity | null;
   readonly applied: readonly AppliedMark[];
+  /** What {@link Store.saveNotes} stored last; null = nothing. */
+  readonly notes: ByteString | null;
   /** Server, version and the like, for status and logs. */
   readonly server: Readonly<Record<string, string | number>>;
 }
@@ -150,7 +153,7 @@ export interface NativeReads {
  * written), StoreUnavailableError (no answer within the store's time limit: outcome unknown; the next call on the store
  * settles it one way or the other before anything else), StoreResetError (the store lost data: open it again).
  */
-export interface Store extends NativeReads {
+export interface Store extends NativeReads, Inspection {
   /** Connects and reads the facts. Called once before anything else, and again after a StoreResetError. */
   open(): Promise<StoreFacts>;
   /** Stores who this node is; `clean: false` while it runs. Atomic. */
@@ -168,6 +171,18 @@ export interface Store extends NativeReads {
   digests(): Promise<Map<number, number>>;
   /** Keys of a slot that have a header, in no order. */
   slotKeys(slot: number): Promise<ByteString[]>;
+
+  /** Keys of a slot with their headers, in no order. */
+  slotHeaders(slot: number): Promise<[key: ByteString, header: ByteString][]>;
+
+  /** Stores what a node wants to remember besides, as opaque bytes; see {@link StoreFacts.notes}. Atomic. */
+  saveNotes(notes: ByteString): Promise<void>;
+  /**
+   * Removes every key that has a header, native value included, the logs, the applied vector, the identity and the notes. Native
+   * keys without a header stay. Nothing can be committed any more when this resolves: calls reject with StoreResetError until open(),
+   * which finishes the removal before it gives its facts, also after a crash.
+   */
+  clear(): Promise<void>;
 
   /** What it is connected with now, and what is wrong with that: a few facts for status. Default: those of open(). */
   describe?(): Readonly<Record<string, string | number>>;

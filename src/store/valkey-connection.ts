@@ -24,7 +24,7 @@ import { type StoredIdentity, WRONG_TYPE, type WrongType } from './store.js';
 import { placeLabel, type ValkeyAddress } from './valkey-address.js';
 import { refused, tlsProblem } from './valkey-errors.js';
 import { beginSession, cleanMark, DataLostError, type ScriptName, type Session } from './valkey-handshake.js';
-import { type Argument, bytesOf, type Reply, ServerReplyError, ValkeyLink } from './valkey-link.js';
+import { type Argument, argument, bytesOf, type Reply, ServerReplyError, ValkeyLink } from './valkey-link.js';
 
 /** What the conversation needs of its surroundings. */
 export interface ConnectionOptions {
@@ -173,6 +173,25 @@ export class ValkeyConnection {
       throw this.#resetError();
     }
     this.#identity = identity;
+  }
+
+  /** Stores a node's notes. */
+  async saveNotes(notes: ByteString): Promise<void> {
+    const reply = await this.script('notes', (sender) => [
+      sender.dataset as string,
+      sender.writer as string,
+      String(sender.session),
+      argument(notes),
+    ]);
+    if (bytesOf(reply) === 'DONE') return;
+    this.#lose();
+    throw this.#resetError();
+  }
+
+  /** Begins to remove everything (valkey-clear.ts): from now on all is lost until it is opened again. */
+  async clear(): Promise<void> {
+    await this.script('clear', []);
+    this.#lose();
   }
 
   /** Ends the conversation; what waits is rejected with StoppedError. */

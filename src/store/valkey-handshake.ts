@@ -7,6 +7,7 @@ import {
   DIGESTS_SCRIPT,
   FRAMES_SCRIPT,
   IDENTITY_SCRIPT,
+  NOTES_SCRIPT,
   READ_SCRIPT,
   REMOVE_SCRIPT,
   STRINGS_SCRIPT,
@@ -14,6 +15,7 @@ import {
 } from './commit-script.js';
 import type { StoredIdentity } from './store.js';
 import type { ValkeyAddress } from './valkey-address.js';
+import { BEGIN_CLEAR_SCRIPT } from './valkey-clear.js';
 import { loginProblem, tlsProblem } from './valkey-errors.js';
 import { inspectServer, NotReadyError, type ServerInfo } from './valkey-health.js';
 import {
@@ -30,6 +32,8 @@ const SCRIPTS = {
   commit: COMMIT_SCRIPT,
   remove: REMOVE_SCRIPT,
   identity: IDENTITY_SCRIPT,
+  notes: NOTES_SCRIPT,
+  clear: BEGIN_CLEAR_SCRIPT,
   trim: TRIM_SCRIPT,
   frames: FRAMES_SCRIPT,
   read: READ_SCRIPT,

@@ -6,22 +6,25 @@ import { type Logger, silentLogger } from '../options.js';
 import { systemTimers, type Timers } from '../timers.js';
 import { checkCommit, onlyRemoves, writeCommit } from './commit-frame.js';
 import { FrameWriter } from './frame-writer.js';
+import type { SlotContent } from './inspection.js';
 import { entriesKey, logKey, META, slotHashKey, slotHashKeys } from './layout.js';
 import { keySlot } from './slots.js';
-import type {
-  AppliedMark,
-  Commit,
-  LoadedKey,
-  LoadRequest,
-  LoggedFrame,
-  NativeType,
-  ScanOptions,
-  Store,
-  StoredIdentity,
-  StoreFacts,
-  WrongType,
+import {
+  type AppliedMark,
+  type Commit,
+  type LoadedKey,
+  type LoadRequest,
+  type LoggedFrame,
+  type NativeType,
+  type ScanOptions,
+  type Store,
+  type StoredIdentity,
+  type StoreFacts,
+  WRONG_TYPE,
+  type WrongType,
 } from './store.js';
 import { addressOf, type ValkeyServerOptions } from './valkey-address.js';
+import { finishClearing } from './valkey-clear.js';
 import { ValkeyConnection } from './valkey-connection.js';
 import { cleanMark } from './valkey-handshake.js';
 import type { ServerInfo } from './valkey-health.js';
@@ -70,9 +73,14 @@ export class ValkeyStore implements Store {
   }
 
   async open(): Promise<StoreFacts> {
-    const { facts, info } = await this.#connection.open();
+    let { facts, info } = await this.#connection.open();
+    if (facts.has(META.clearing)) {
+      await finishClearing(this.#connection);
+      ({ facts, info } = await this.#connection.open());
+    }
     for (const warning of info.warnings) this.#logger.warn({ store: this.#label }, warning);
-    return { identity: identityOf(facts, info), applied: appliedOf(facts), server: this.describe() };
+    const notes = facts.get(META.notes) ?? null;
+    return { identity: identityOf(facts, info), applied: appliedOf(facts), notes, server: this.describe() };
   }
 
   describe(): Readonly<Record<string, string | number>> {
@@ -148,6 +156,56 @@ export class ValkeyStore implements Store {
     return fields.map((field) => bytesOf(field) ?? ('' as ByteString)).filter((field) => field !== name);
   }
 
+  async slotHeaders(slot: number): Promise<[ByteString, ByteString][]> {
+    const name = slotHashKey(slot);
+    const flat = listOf((await this.#connection.call('HGETALL', [name])) as Reply);
+    const headers: [ByteString, ByteString][] = [];
+    for (let i = 0; i < flat.length; i += 2) {
+      const [key, header] = [bytesOf(flat[i]), bytesOf(flat[i + 1])];
+      if (key !== null && header !== null && key !== name) headers.push([key, header]);
+    }
+    return headers;
+  }
+
+  saveNotes(notes: ByteString): Promise<void> {
+    return this.#connection.saveNotes(notes);
+  }
+
+  clear(): Promise<void> {
+    return this.#connection.clear();
+  }
+
+  async slotContent(slot: number): Promise<SlotContent> {
+    const name = slotHashKey(slot);
+    const flat = listOf((await this.#connection.call('HGETALL', [name])) as Reply);
+    const headers = pairs(flat);
+    const digest = Number(headers.get(name) ?? 0);
+    headers.delete(name);
+    return { digest, headers };
+  }
+
+  async scanMembers(
+    key: ByteString,
+    cursor: string,
+    count: number,
+  ): Promise<{ cursor: string; members: ByteString[] } | WrongType> {
+    const args = [argument(key), cursor, 'COUNT', String(count)];
+    const reply = await this.#connection.call('SSCAN', args, true);
+    if (reply === WRONG_TYPE) return WRONG_TYPE;
+    const [next, items] = listOf(reply);
+    return { cursor: bytesOf(next) ?? '0', members: listOf(items).map((item) => bytesOf(item)!) };
+  }
+
+  async scanEntries(
+    key: ByteString,
+    cursor: string,
+    count: number,
+  ): Promise<{ cursor: string; entries: Map<ByteString, ByteString> }> {
+    const args = [argument(entriesKey(key)), cursor, 'COUNT', String(count)];
+    const [next, items] = listOf((await this.#connection.call('HSCAN', args)) as Reply);
+    return { cursor: bytesOf(next) ?? '0', entries: pairs(listOf(items)) };
+  }
+
   async ping(): Promise<boolean> {
     try {
       await this.#connection.call('PING', []);
@@ -201,6 +259,16 @@ export class ValkeyStore implements Store {
   count(): Promise<number> {
     return this.#reads.count();
   }
+}
+
+/** Fields and values of a hash, from a flat reply. */
+function pairs(flat: readonly Reply[]): Map<ByteString, ByteString> {
+  const found = new Map<ByteString, ByteString>();
+  for (let i = 0; i < flat.length; i += 2) {
+    const [field, value] = [bytesOf(flat[i]), bytesOf(flat[i + 1])];
+    if (field !== null && value !== null) found.set(field, value);
+  }
+  return found;
 }
 
 interface LoadPlan {
@@ -267,13 +335,7 @@ function planEntries(
   if (elements === 'all') {
     const command = commands.push(['HGETALL' as ByteString, hash]) - 1;
     return (_, replies) => {
-      const flat = listOf(replies[command]);
-      const found = new Map<ByteString, ByteString>();
-      for (let i = 0; i < flat.length; i += 2) {
-        const [element, entry] = [bytesOf(flat[i]), bytesOf(flat[i + 1])];
-        if (element !== null && entry !== null) found.set(element, entry);
-      }
-      return found;
+      return pairs(listOf(replies[command]));
     };
   }
   let command = -1;

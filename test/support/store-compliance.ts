@@ -515,6 +515,46 @@ export function storeCompliance(name: string, makeWorld: () => Promise<StoreWorl
       });
     });
 
+    describe('notes', () => {
+      it('are kept as they are, and replaced by the next', async () => {
+        assert.equal((await facts()).notes, null);
+        await store.saveNotes(ALL_BYTES);
+        assert.equal((await facts()).notes, ALL_BYTES);
+        await store.saveNotes(b(''));
+        assert.equal((await facts()).notes, '');
+      });
+    });
+
+    describe('clearing', () => {
+      it('removes all that nodes wrote, and nothing can be committed until the store is opened again', async () => {
+        await store.saveIdentity({ peerId: 'p', replica: 'me.1', clean: false });
+        await store.saveNotes(b('notes'));
+        await store.commit({
+          writes: [
+            write('s', string('v')),
+            write('{t}set', { entries: [[b('m'), b('e')]], ...members('m') }),
+          ],
+          frame: frame(1),
+          applied: [{ replica: 'other.1', number: 7, stamp: 9 }],
+        });
+        await store.clear();
+        await assert.rejects(commit(write('late')), { code: 'STORE_RESET' });
+        const { identity, applied, notes } = await store.open();
+        assert.deepEqual({ identity, applied, notes }, { identity: null, applied: [], notes: null });
+        assert.deepEqual(await store.digests(), new Map());
+        assert.equal(await store.count(), 0);
+        assert.deepEqual(await store.readFrames('me.1', 1, 1000), []);
+        await store.commit({ writes: [write('s', string('new'))], frame: frame(1) });
+        assert.deepEqual(await store.strings([b('s')]), ['new']);
+      });
+
+      it('is seen by another store on the same data', async () => {
+        const other = await open();
+        await store.clear();
+        await assert.rejects(other.commit({ writes: [write('k')] }), { code: 'STORE_RESET' });
+      });
+    });
+
     describe('digests', () => {
       it('add up modulo 2^48 per slot, and vanish with the last header of the slot', async () => {
         const slot = keySlot(b('{t}1'));
@@ -529,6 +569,15 @@ export function storeCompliance(name: string, makeWorld: () => Promise<StoreWorl
         assert.deepEqual(await store.slotKeys(slot), []);
         await commit(write('{t}1', { digest: 0 }));
         assert.deepEqual(await store.digests(), new Map([[slot, 0]]));
+      });
+
+      it('come with the headers of a slot', async () => {
+        await commit(write('{t}1', { header: b('one') }), write('{t}2', { header: b('two') }));
+        assert.deepEqual((await store.slotHeaders(keySlot(b('{t}1')))).sort(), [
+          ['{t}1', 'one'],
+          ['{t}2', 'two'],
+        ]);
+        assert.deepEqual(await store.slotHeaders((keySlot(b('{t}1')) + 1) % 16384), []);
       });
 
       it('stay when a commit replaces the only header of a slot by another', async () => {
