@@ -471,7 +471,7 @@ export class ValkeyConnection {
       this.#problem === '' ? `no answer within ${this.#options.answerTimeoutMs} ms` : this.#problem;
     const advice = this.#advised
       ? ''
-      : ' (is the server running, are host and port right, does a firewall stand between?)';
+      : ' (is the server running, are host and port right, do both sides speak TLS or neither, does a firewall stand between?)';
     return new StoreUnavailableError(
       `Valkey at ${this.#address.label} can't be reached: ${reason}${advice}`,
       { cause },
