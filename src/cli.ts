@@ -60,6 +60,14 @@ function buildProgram(): Command {
     )
     .option('--allow-flush', 'not supported yet')
     .option('--unreplicated <mode>', "what happens to commands that can't be replicated: refuse")
+    .option(
+      '--while-loading <mode>',
+      'what clients get while an empty or lost region is brought up to the others: refuse (LOADING) or serve (default: refuse)',
+    )
+    .option(
+      '--loading-patience <seconds>',
+      'how long nothing may come until it serves what it has; 0 = for ever (default: 30)',
+    )
     .option('--log-level <level>', 'debug, info, warn, error or silent (default: info)')
     .option('--exit-with-parent', 'stop when standard input ends')
     .action(async (flags: Record<string, unknown>) => {

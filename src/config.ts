@@ -39,6 +39,9 @@ export interface PeerConfig {
   /** PeerIds that may connect; null = everyone who can. */
   readonly allow: readonly string[] | null;
   readonly rules: readonly ParsedRule[];
+  readonly whileLoading: 'refuse' | 'serve';
+  /** Milliseconds; 0 = for ever. */
+  readonly loadingPatienceMs: number;
   readonly logLevel: (typeof LOG_LEVELS)[number];
 }
 
@@ -108,6 +111,12 @@ const settingsSchema = z.strictObject({
       "is not supported yet: commands that can't be replicated are refused; use refuse",
     )
     .optional(),
+  'while-loading': z.enum(['refuse', 'serve'], 'give refuse or serve').optional(),
+  'loading-patience': z.coerce
+    .number('give a number of seconds')
+    .min(0, 'give a number of seconds; 0 waits for ever')
+    .max(86_400, 'give 86400 seconds at most; 0 waits for ever')
+    .optional(),
   'log-level': z.enum(LOG_LEVELS, `give one of ${LOG_LEVELS.join(', ')}`).optional(),
 });
 
@@ -151,6 +160,8 @@ export function resolvePeerConfig(
     meshKeyFile: given['mesh-key'] ?? null,
     allow: given.allow ?? null,
     rules: given.rule ?? [],
+    whileLoading: given['while-loading'] ?? 'refuse',
+    loadingPatienceMs: Math.round((given['loading-patience'] ?? 30) * 1000),
     logLevel: given['log-level'] ?? 'info',
   };
   refuseOpenDoors(config);

@@ -2,6 +2,7 @@
  * What the front doors (RESP, HTTP, embed API) see of a node. They depend on this interface only, so each can be tested
  * on its own, and the node can be rebuilt behind it.
  */
+import type { LoadingError } from './errors.js';
 import type { Operation, Settle } from './replica/operation.js';
 import type { NativeReads } from './store/store.js';
 
@@ -21,13 +22,31 @@ export interface PeerStatus {
   readonly refused: string | null;
 }
 
+/** How far a node is that lacks what the other members have (sync/bootstrap.ts). Counts are those of the transfer under way, or of the last one. */
+export interface LoadingStatus {
+  /** Who gives, and its region; null = nobody yet. */
+  readonly peer: string | null;
+  readonly region: string | null;
+  /** Keys that have come, and that the giver announced; 0 = it hasn't. */
+  readonly keys: number;
+  readonly keysTotal: number;
+  readonly bytes: number;
+  readonly keysPerSecond: number;
+  /** null = unknown. */
+  readonly secondsLeft: number | null;
+  /** When loading began, Unix milliseconds. */
+  readonly sinceMs: number;
+}
+
 /** A node at a glance. Sizes in bytes, times in Unix milliseconds unless the name says otherwise. */
 export interface NodeStatus {
   readonly version: string;
   readonly peerId: string;
   readonly region: string;
   readonly replica: string;
-  readonly state: 'starting' | 'ready' | 'store-unavailable' | 'stopping';
+  readonly state: 'starting' | 'loading' | 'ready' | 'store-unavailable' | 'stopping';
+  /** How far loading is; null = nothing is being loaded. */
+  readonly loading: LoadingStatus | null;
   readonly addresses: readonly string[];
   readonly startedAtMs: number;
   readonly uptimeMs: number;
@@ -58,6 +77,11 @@ export interface Engine {
   readonly maxValueBytes: number;
   /** Unix milliseconds. */
   now(): number;
+  /**
+   * Why operations are refused just now; null = they aren't. What is submitted fails with it; whoever reads asks this
+   * first. It is so while the node loads, unless it was told to serve meanwhile.
+   */
+  refusal(): LoadingError | null;
   /** Queues an operation. Never throws: every outcome, a full queue included, comes through `settle`. */
   submit<T>(operation: Operation<T>, settle: Settle<T>): void;
   /** The number of this node's last committed frame. */

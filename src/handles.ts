@@ -11,7 +11,7 @@ import type { Engine } from './engine.js';
 import { ArgumentError, NotAnIntegerError, WrongTypeError } from './errors.js';
 import type { Need, Operation, Transaction } from './replica/operation.js';
 import { isReservedKey } from './store/layout.js';
-import { WRONG_TYPE, type WrongType } from './store/store.js';
+import { type NativeReads, WRONG_TYPE, type WrongType } from './store/store.js';
 
 /** Text (stored as UTF-8) or bytes. */
 export type Bytes = string | Uint8Array;
@@ -44,6 +44,13 @@ function fromBytes<F extends Form>(value: ByteString, form: F): Read<F> {
 function checked<T>(value: T | WrongType): T {
   if (value === WRONG_TYPE) throw new WrongTypeError();
   return value;
+}
+
+/** The native reads. Throws LoadingError while the node refuses operations. */
+function readsOf(engine: Engine): NativeReads {
+  const refusal = engine.refusal();
+  if (refusal !== null) throw refusal;
+  return engine.reads;
 }
 
 /** Runs one operation and waits for its commit. */
@@ -80,7 +87,7 @@ export class RegisterHandle<F extends Form = 'text'> {
 
   /** Reads the value; null = absent. */
   async get(): Promise<Read<F> | null> {
-    const [value] = await this.#engine.reads.strings([this.#key]);
+    const [value] = await readsOf(this.#engine).strings([this.#key]);
     const bytes = checked(value ?? null);
     return bytes === null ? null : fromBytes(bytes, this.#form);
   }
@@ -137,7 +144,7 @@ export class CounterHandle {
 
   /** Reads the value; an absent key counts as 0. Rejects with NotAnIntegerError when the key holds something else. */
   async value(): Promise<bigint> {
-    const [value] = await this.#engine.reads.strings([this.#key]);
+    const [value] = await readsOf(this.#engine).strings([this.#key]);
     const bytes = checked(value ?? null);
     if (bytes === null) return 0n;
     const parsed = parseInt64(bytes) ?? (/^-?[1-9][0-9]{0,40}$/.test(bytes) ? BigInt(bytes) : null);
@@ -177,18 +184,18 @@ export class SetHandle<F extends Form = 'text'> {
 
   /** Says whether a member is there. */
   async has(member: Bytes): Promise<boolean> {
-    const found = checked(await this.#engine.reads.contains(this.#key, [toBytes(member, 'member')]));
+    const found = checked(await readsOf(this.#engine).contains(this.#key, [toBytes(member, 'member')]));
     return found[0] === true;
   }
 
   /** Number of members. */
   async size(): Promise<number> {
-    return checked(await this.#engine.reads.cardinality(this.#key));
+    return checked(await readsOf(this.#engine).cardinality(this.#key));
   }
 
   /** All members, in no order. */
   async values(): Promise<Read<F>[]> {
-    const members = checked(await this.#engine.reads.members(this.#key));
+    const members = checked(await readsOf(this.#engine).members(this.#key));
     return members.map((member) => fromBytes(member, this.#form));
   }
 

@@ -1,7 +1,7 @@
 /** The node: a region's member of the mesh. Puts store, mesh, replica and sync together, and takes them apart again. */
 import { HybridClock } from '../crdts/stamp.js';
 import type { Engine, NodeStatus, PeerStatus } from './engine.js';
-import { StoppedError, StoreUnavailableError } from './errors.js';
+import { type LoadingError, StoppedError, StoreUnavailableError } from './errors.js';
 import { FrameLog } from './frame-log.js';
 import { replicaHash } from './mesh/identity.js';
 import { createLibp2pMesh } from './mesh/libp2p.js';
@@ -15,6 +15,7 @@ import { Replica } from './replica/replica.js';
 import { isIntact, newReplicaId, startReplicaId } from './replica-identity.js';
 import { openStore } from './store/open.js';
 import type { Store, StoreFacts } from './store/store.js';
+import { Loading } from './sync/loading.js';
 import { totalDigest } from './sync/state-transfer.js';
 import { Sync } from './sync/sync.js';
 import { waitForRegions } from './sync/wait-for-regions.js';
@@ -37,6 +38,7 @@ export class NodeCore implements Engine {
   readonly #mesh: Mesh;
   readonly #replica: Replica;
   readonly #sync: Sync;
+  readonly #loading: Loading;
   readonly #log: FrameLog;
   readonly #clock: HybridClock;
   readonly #startedAtMs: number;
@@ -61,13 +63,14 @@ export class NodeCore implements Engine {
       // From here on a crash must be seen as one.
       await store.saveIdentity({ peerId: mesh.self, replica, clean: false });
       const node = new NodeCore(options, listener, store, mesh, facts, replica);
+      node.#loading.opened(facts.applied.length === 0);
       await mesh.start(node.#sync);
       node.#sync.start();
       node.#watchStore();
       node.#state = 'ready';
       logger.info(
         { region: options.region, peerId: mesh.self, replica, addresses: mesh.addresses() },
-        'node is ready',
+        'node is up',
       );
       return node;
     } catch (error) {
@@ -111,7 +114,10 @@ export class NodeCore implements Engine {
             this.#log.add(frame);
             this.#sync.publish(frame);
           },
-          onApplied: (frames) => this.#sync.applied(frames),
+          onApplied: (frames) => {
+            this.#sync.applied(frames);
+            this.#loading.check();
+          },
           onChanges: (changes, local) => listener.onChanges(changes, local),
           onConflicts: (conflicts) => {
             this.#conflicts += conflicts.length;
@@ -148,7 +154,23 @@ export class NodeCore implements Engine {
       onPeer: (peer, connected, region) => {
         logger.info({ peer, region }, connected ? 'peer connected' : 'peer disconnected');
         listener.onPeer(peer, connected, region);
+        const member = this.#sync.members.get(peer);
+        if (connected && member !== undefined) this.#loading.met(member);
       },
+    });
+    this.#loading = new Loading({
+      self: mesh.self,
+      peers: options.peers ?? [],
+      timers,
+      logger,
+      whileLoading: options.whileLoading,
+      patienceMs: options.loadingPatienceMs,
+      members: () => this.#sync.members.all(),
+      present: () => this.#sync.members.present(),
+      applied: () => this.#replica.applied,
+      available: () => this.#replica.available,
+      pull: (peer) => this.#sync.pull(peer),
+      progress: () => this.#sync.transfer,
     });
   }
 
@@ -176,7 +198,20 @@ export class NodeCore implements Engine {
     return this.#options.timers.now();
   }
 
-  submit: Engine['submit'] = (operation, settle) => this.#replica.submit(operation, settle);
+  refusal(): LoadingError | null {
+    return this.#loading.refusal();
+  }
+
+  /** Resolves when the node has caught up with the others once, if it has to; rejects with StoppedError. */
+  whenReady(): Promise<void> {
+    return this.#loading.whenReady();
+  }
+
+  submit: Engine['submit'] = (operation, settle) => {
+    const refusal = this.#loading.refusal();
+    if (refusal === null) this.#replica.submit(operation, settle);
+    else queueMicrotask(() => settle(refusal, undefined, 0));
+  };
 
   lastFrame(): number {
     return this.#replica.lastTicket;
@@ -213,12 +248,14 @@ export class NodeCore implements Engine {
   status(): NodeStatus {
     const now = this.now();
     const { counters } = this.#sync;
+    const loading = this.#loading.status;
     return {
       version: VERSION,
       peerId: this.#mesh.self,
       region: this.#options.region,
       replica: this.#replica.id,
-      state: this.#state,
+      state: this.#state === 'ready' && loading !== null ? 'loading' : this.#state,
+      loading,
       addresses: this.#mesh.addresses(),
       startedAtMs: this.#startedAtMs,
       uptimeMs: now - this.#startedAtMs,
@@ -257,6 +294,7 @@ export class NodeCore implements Engine {
   async #shutDown(): Promise<void> {
     this.#state = 'stopping';
     this.#watch();
+    this.#loading.stop();
     const clean = await this.#replica.stop(STOP_MS);
     this.#sync.stop();
     await this.#mesh.stop();
@@ -296,6 +334,7 @@ export class NodeCore implements Engine {
         'the store came back without all that was committed: a new epoch begins',
       );
     }
+    this.#loading.opened(facts.applied.length === 0);
     this.#sync.restart(facts.applied);
     this.#sync.recover();
     if (this.#state === 'store-unavailable') this.#state = 'ready';

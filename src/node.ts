@@ -143,6 +143,14 @@ export class MeshNode {
     return this.#core.waitFor(regions, this.#core.lastFrame(), timeoutMs, options.signal);
   }
 
+  /**
+   * Resolves when this node has caught up with the other members once, and so takes operations; at once, unless its store is
+   * empty or has lost its data. Rejects with StoppedError when the node is stopped before.
+   */
+  whenReady(): Promise<void> {
+    return this.#core.whenReady();
+  }
+
   /** The node at a glance. */
   status(): NodeStatus {
     return this.#core.status();
@@ -160,7 +168,8 @@ export class MeshNode {
 }
 
 /**
- * Starts a node. Resolves when it takes operations.
+ * Starts a node. Resolves when it runs. It takes operations then, unless its store is empty and it has to be brought up to
+ * the other members first: see {@link MeshNode.whenReady}.
  *
  * Rejects with ConfigError (an option, an address, a key is not usable: the message says which and what to do) or
  * StoreUnavailableError (the store doesn't answer); then nothing is left running.

@@ -67,6 +67,7 @@ before(async () => {
   await waitFor(() => victim.status().peers.some(({ connected }) => connected), {
     what: 'they are connected',
   });
+  await honest.whenReady();
   await honest.register('kept').set('honest');
   await honest.set('kept set').add('a', 'b');
   await honest.counter('kept count').increment(41);

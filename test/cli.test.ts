@@ -120,6 +120,7 @@ describe('status', () => {
     region: 'eu',
     replica: 'abcdefgh.1',
     state: 'ready',
+    loading: null,
     addresses: ['/ip4/127.0.0.1/tcp/1'],
     startedAtMs: 1,
     uptimeMs: 65_000,

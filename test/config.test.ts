@@ -20,6 +20,8 @@ describe('A peer’s settings', () => {
       meshKeyFile: null,
       allow: null,
       rules: [],
+      whileLoading: 'refuse',
+      loadingPatienceMs: 30_000,
       logLevel: 'info',
     });
   });
@@ -40,8 +42,11 @@ describe('A peer’s settings', () => {
       rule: ['user:*=string:lww', 'a=b=counter', 'tags:*=set', 'p:*=string:max', 'q=string:./longest.mjs'],
       'allow-flush': false,
       unreplicated: 'refuse',
+      'while-loading': 'serve',
+      'loading-patience': '1.5',
       'log-level': 'debug',
     });
+    assert.deepEqual([config.whileLoading, config.loadingPatienceMs], ['serve', 1_500]);
     assert.deepEqual(config.resp, { host: '::', port: 7001 });
     assert.deepEqual(config.http, { host: '127.0.0.1', port: 8080 });
     assert.deepEqual(config.rules, [

@@ -1,9 +1,20 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { after, before, describe, it } from 'node:test';
-import type { NodeStatus } from '../src/engine.js';
+import type { LoadingStatus, NodeStatus } from '../src/engine.js';
 import { ConfigError } from '../src/errors.js';
 import { type HttpDoor, startHttp } from '../src/ops/http.js';
+
+const LOADING: LoadingStatus = {
+  peer: 'P2',
+  region: 'us',
+  keys: 250,
+  keysTotal: 1000,
+  bytes: 3 * 1024 * 1024,
+  keysPerSecond: 50,
+  secondsLeft: 15,
+  sinceMs: 1,
+};
 
 function statusOf(state: NodeStatus['state']): NodeStatus {
   return {
@@ -12,6 +23,7 @@ function statusOf(state: NodeStatus['state']): NodeStatus {
     region: 'eu',
     replica: 'abcdefgh.1',
     state,
+    loading: state === 'loading' ? LOADING : null,
     addresses: [],
     startedAtMs: 1,
     uptimeMs: 2,
@@ -61,6 +73,19 @@ describe('The HTTP door', () => {
       const answer = await fetchPath('/readyz');
       assert.deepEqual([answer.status, await answer.json()], [503, { status: not, reason }]);
     }
+    state = 'ready';
+  });
+
+  it('says while it loads how far it is, and is alive but not ready', async () => {
+    state = 'loading';
+    const answer = await fetchPath('/readyz');
+    const reason =
+      'the node lacks what the other members have: loading from us: 250 of 1000 keys, 3.0 MiB, 50 keys/s, 15 s left';
+    assert.deepEqual(
+      [answer.status, await answer.json()],
+      [503, { status: 'loading', reason, loading: LOADING }],
+    );
+    assert.equal((await fetchPath('/healthz')).status, 200);
     state = 'ready';
   });
 

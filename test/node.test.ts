@@ -523,6 +523,7 @@ test('a value of the greatest length arrives over libp2p, as a frame and as a st
   await a.register('k').set('x'.repeat(8 * 1024 * 1024));
   const b = await createNode({ region: 'b', heartbeatMs: 100, peers: a.addresses() });
   try {
+    await b.whenReady();
     await waitFor(async () => (await b.register('k').get())?.length === 8 * 1024 * 1024, {
       deadlineMs: 20_000,
     });

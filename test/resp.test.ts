@@ -390,3 +390,80 @@ describe('opening and closing', () => {
     assert.equal(await client.rest(), '');
   });
 });
+
+describe('a node that loads', () => {
+  const LOADING = /^-LOADING the fake is loading\r\n$/;
+  const status = {
+    ...{ peer: 'P', region: 'us', keys: 250, keysTotal: 1000, bytes: 4096 },
+    ...{ keysPerSecond: 50, secondsLeft: 15, sinceMs: 1_000 },
+  };
+
+  it('answers LOADING to what needs data, and everything else as always', () =>
+    withDoor({}, async (_door, engine, client) => {
+      assert.equal(await client.call('SET', 'k', 'v'), '+OK\r\n');
+      engine.loading = status;
+      for (const command of [
+        'GET k',
+        'SET k w',
+        'INCR n',
+        'SADD s m',
+        'DEL k',
+        'SCAN 0',
+        'DBSIZE',
+        'TYPE k',
+        'PING',
+      ])
+        assert.match(await client.call(...command.split(' ')), LOADING, command);
+      for (const command of [
+        'HELLO 2',
+        'CLIENT ID',
+        'MESH STATUS',
+        'COMMAND COUNT',
+        'CONFIG GET save',
+        'MULTI',
+      ])
+        assert.doesNotMatch(await client.call(...command.split(' ')), /^-/, command);
+      assert.equal(await client.call('DISCARD'), '+OK\r\n');
+      const info = await client.call('INFO', 'persistence');
+      for (const field of [
+        'loading:1',
+        'loading_loaded_keys:250',
+        'loading_total_keys:1000',
+        'loading_eta_seconds:15',
+      ])
+        assert.ok(info.includes(`\r\n${field}\r\n`), field);
+      engine.loading = null;
+      assert.match(await client.call('INFO', 'persistence'), /\r\nloading:0\r\n/);
+      assert.equal(await client.call('GET', 'k'), '$1\r\nv\r\n');
+    }));
+
+  it('breaks a transaction, begun before or meanwhile', () =>
+    withDoor({}, async (_door, engine, client) => {
+      assert.equal(await client.call('MULTI'), '+OK\r\n');
+      assert.equal(await client.call('SET', 'k', 'v'), '+QUEUED\r\n');
+      engine.loading = status;
+      assert.equal(
+        await client.call('EXEC'),
+        '-EXECABORT Transaction discarded because of: LOADING the fake is loading\r\n',
+      );
+      assert.equal(await client.call('MULTI'), '+OK\r\n');
+      assert.match(await client.call('SET', 'k', 'v'), LOADING);
+      assert.match(await client.call('EXEC'), /^-EXECABORT /);
+      engine.loading = null;
+      assert.equal(await client.call('GET', 'k'), '$-1\r\n');
+    }));
+
+  it('keeps clients that look for it waiting until it is ready', () =>
+    withDoor({}, async (door, engine) => {
+      engine.loading = { ...status, secondsLeft: null };
+      const client = new Redis({ port: door.port, maxLoadingRetryTime: 20 });
+      try {
+        const answer = client.set('k', 'v');
+        await until(() => door.clients === 2, 'it has connected');
+        engine.loading = null;
+        assert.equal(await answer, 'OK');
+      } finally {
+        client.disconnect();
+      }
+    }));
+});

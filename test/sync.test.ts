@@ -142,7 +142,11 @@ test('an asker whose store loses its data in the middle of a transfer raises no 
   const a = await world.start('a', { antiEntropyMs: 86_400_000, recentFramesBytes: 0 });
   for (let i = 0; i < 40; i += 1) await world.run(a.register(`key ${i}`).set('x'.repeat(200_000)));
   await world.run(world.stores.get('a')!.trimLog(a.status().replica, 39));
-  const b = await world.start('b', { recentFramesBytes: 0, antiEntropyMs: 86_400_000 });
+  const b = await world.start('b', {
+    recentFramesBytes: 0,
+    antiEntropyMs: 86_400_000,
+    whileLoading: 'serve',
+  });
   const store = world.stores.get('b')!;
   await world.until('a part has come', async () => (await store.count()) > 5);
   assert.ok((await store.count()) < 35, 'the transfer is under way');

@@ -88,6 +88,8 @@ async function start(
     identity: secrets.identity,
     ...(secrets.meshKey && { meshKey: secrets.meshKey }),
     ...(config.allow && { allow: config.allow }),
+    whileLoading: config.whileLoading,
+    loadingPatienceMs: config.loadingPatienceMs,
     logger,
   };
   const node: MeshNode = await createNode(options);

@@ -1,6 +1,7 @@
 /** `valkey-mesh status`: shows a running peer's status, over its HTTP door. */
 import type { NodeStatus } from '../engine.js';
 import { ConfigError, PeerError } from '../errors.js';
+import { describeLoading } from '../sync/loading.js';
 
 export interface StatusFlags {
   /** The peer's HTTP door. */
@@ -53,6 +54,7 @@ export function describeStatus(found: NodeStatus): string {
   const facts = [
     ['region', found.region],
     ['state', found.state],
+    ...(found.loading ? [['progress', describeLoading(found.loading)]] : []),
     ['peer id', found.peerId],
     ['replica', found.replica],
     ['version', found.version],

@@ -154,7 +154,10 @@ class Story {
   async #waitForLinks(count: (at: number) => number, what: string): Promise<void> {
     await until(what, async () => {
       const all = await Promise.all(this.#regions.map((region) => region.status()));
-      const right = all.every(({ peers }, at) => peers.filter((peer) => peer.connected).length === count(at));
+      const right = all.every(
+        ({ state, peers }, at) =>
+          state === 'ready' && peers.filter((peer) => peer.connected).length === count(at),
+      );
       return right ? true : null;
     });
   }

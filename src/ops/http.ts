@@ -10,6 +10,7 @@ import { type Context, Hono } from 'hono';
 import type { Engine, NodeStatus } from '../engine.js';
 import { ConfigError } from '../errors.js';
 import { type Logger, silentLogger } from '../options.js';
+import { describeLoading } from '../sync/loading.js';
 
 export interface HttpOptions {
   readonly engine: Pick<Engine, 'status'>;
@@ -52,6 +53,7 @@ export async function startHttp(options: HttpOptions): Promise<HttpDoor> {
 /** Why a node in this state can't serve. */
 const REASONS: Readonly<Record<Exclude<NodeStatus['state'], 'ready'>, string>> = {
   starting: 'the node is starting',
+  loading: 'the node lacks what the other members have',
   'store-unavailable': "the node can't reach its store",
   stopping: 'the node is stopping',
 };
@@ -66,9 +68,10 @@ function routes(engine: Pick<Engine, 'status'>, logger: Logger): Hono {
   };
   get('/healthz', (context) => context.json({ status: 'up' }));
   get('/readyz', (context) => {
-    const { state } = engine.status();
+    const { state, loading } = engine.status();
     if (state === 'ready') return context.json({ status: 'ready' });
-    return context.json({ status: state, reason: REASONS[state] }, 503);
+    const reason = loading === null ? REASONS[state] : `${REASONS[state]}: ${describeLoading(loading)}`;
+    return context.json({ status: state, reason, ...(loading !== null && { loading }) }, 503);
   });
   get('/api/status', (context) => context.json(engine.status(), 200, { 'Cache-Control': 'no-store' }));
   app.notFound((context) =>

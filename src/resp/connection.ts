@@ -11,6 +11,7 @@ import type { Socket } from 'node:net';
 import process from 'node:process';
 import type { ByteString } from '../../crdts/bytes.js';
 import type { Engine } from '../engine.js';
+import { LoadingError } from '../errors.js';
 import type { Logger } from '../options.js';
 import type { Args, Call, Command, Reply } from './command.js';
 import { mayBeQueued } from './commands/transactions.js';
@@ -54,6 +55,13 @@ type Phase = 'read' | 'write' | 'exclusive';
 const IMMEDIATE = new Set(['exec', 'discard', 'quit', 'reset']);
 /** Request lines of HTTP: a browser is being misused to talk to us. */
 const HTTP = new Set(['post', 'host:']);
+/** As in Valkey: what says of itself that it does; but an EXEC isn't more than what it is made of. */
+function answersWhileLoading(command: Command, transaction: PendingTransaction | null): boolean {
+  if (command.name === 'exec' && transaction !== null)
+    return transaction.queued.every((queued) => queued.command.flags.includes('loading'));
+  return command.flags.includes('loading');
+}
+
 const QUEUED: Reply = (out) => out.simple('QUEUED');
 /** Reads that are started at once while the size of their replies is unknown, and bounds of that number afterwards. */
 const FIRST_READS = 32;
@@ -337,6 +345,8 @@ export class Connection implements Session {
     if (!this.authenticated && !command.flags.includes('no_auth')) {
       throw new CommandError('NOAUTH Authentication required.');
     }
+    const loading = this.engine.refusal();
+    if (loading !== null && !answersWhileLoading(command, this.transaction)) throw loading;
     refuseReserved(command, args, (key) => this.#host.isReserved(key));
     return command;
   }
@@ -345,9 +355,12 @@ export class Connection implements Session {
   #refuse(args: ByteString[], error: unknown): void {
     let told = this.#errorReply(error, false);
     if (this.transaction !== null) this.transaction.broken = true;
-    if ((args[0] as string).toLowerCase() === 'exec' && error instanceof CommandError) {
+    if (
+      (args[0] as string).toLowerCase() === 'exec' &&
+      (error instanceof CommandError || error instanceof LoadingError)
+    ) {
       this.transaction = null;
-      const reason = error.message.replace(/^ERR /, '');
+      const reason = describeError(error, false)!.replace(/^ERR /, '');
       told = (out) => out.error(`EXECABORT Transaction discarded because of: ${reason}`);
     }
     this.#reply(told);

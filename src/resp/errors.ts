@@ -10,6 +10,7 @@
  * | STORE_REFUSED | Valkey's own prefix where it has one (`OOM`, `READONLY`, `MISCONF` …), else `ERR` (`NOAUTH`, `NOPERM` are about the node's login, not the client's); nothing was written |
  * | STORE_UNAVAILABLE, STORE_RESET on a read | `MASTERDOWN …`: clients may try again by themselves |
  * | STORE_UNAVAILABLE, STORE_RESET on a write | `STOREDOWN …`: nobody knows whether it took effect. No client library repeats a command because of an unknown prefix, so an INCR isn't counted twice behind the user's back |
+ * | LOADING | `LOADING …`, as from a Valkey that loads its data at start: clients wait and try again by themselves; nothing was written |
  * | STOPPED | `ERR this node is shutting down` |
  * | anything else | `ERR internal error`, and a log entry |
  */
@@ -71,6 +72,8 @@ export function describeError(error: unknown, wrote: boolean): string | null {
       return wrote
         ? `STOREDOWN it is unknown whether this write took effect: ${error.message}`
         : `MASTERDOWN ${error.message}`;
+    case 'LOADING':
+      return `LOADING ${error.message}`;
     case 'STOPPED':
       return 'ERR this node is shutting down';
     default:

@@ -35,7 +35,7 @@ import {
 } from './messages.js';
 import { toPieces } from './pieces.js';
 import { MAX_QUEUED_MERGES, Repairs } from './repairs.js';
-import { Transfers } from './transfers.js';
+import { type TransferProgress, Transfers } from './transfers.js';
 
 export interface SyncOptions {
   readonly mesh: Mesh;
@@ -108,6 +108,16 @@ export class Sync implements MeshHandlers {
   /** What has happened since the start. */
   get counters(): { readonly applied: number; readonly repaired: number; readonly refused: number } {
     return { applied: this.#applied, repaired: this.#repairs.repaired, refused: this.#refused };
+  }
+
+  /** The state transfer that is under way; null = none. */
+  get transfer(): TransferProgress | null {
+    return this.#transfers.progress;
+  }
+
+  /** Pulls a member's state, unless a transfer is under way or one has just failed. Never rejects. */
+  pull(peer: PeerId): Promise<void> {
+    return this.#transfers.pull(peer);
   }
 
   /** Frames that wait for their predecessors. */

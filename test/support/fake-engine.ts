@@ -6,10 +6,11 @@ import type { ByteString } from '../../crdts/bytes.js';
 import { type Decimal, formatDecimal } from '../../crdts/decimal.js';
 import { globMatches } from '../../crdts/glob.js';
 import { incrementedFloat } from '../../crdts/string-key.js';
-import type { Engine, NodeStatus, PeerStatus } from '../../src/engine.js';
+import type { Engine, LoadingStatus, NodeStatus, PeerStatus } from '../../src/engine.js';
 import {
   InvariantError,
   LimitError,
+  LoadingError,
   NotAnIntegerError,
   OverflowError,
   WrongTypeError,
@@ -63,6 +64,8 @@ export class FakeEngine implements Engine {
   /** When set, every read fails with it. */
   readError: Error | null = null;
   maxQueued = 100_000;
+  /** When set, operations are refused with LoadingError. */
+  loading: LoadingStatus | null = null;
   /** Most operations that have waited at once. */
   mostQueued = 0;
   /** Calls of `reads.strings`. */
@@ -99,6 +102,10 @@ export class FakeEngine implements Engine {
     return Date.now();
   }
 
+  refusal(): LoadingError | null {
+    return this.loading === null ? null : new LoadingError('the fake is loading');
+  }
+
   submit<T>(operation: Operation<T>, settle: Settle<T>): void {
     if (this.#queue.length >= this.maxQueued) {
       setImmediate(() => settle(new LimitError('too many operations wait for a commit'), undefined, 0));
@@ -132,7 +139,8 @@ export class FakeEngine implements Engine {
       peerId: '12D3KooWself',
       region: 'süd',
       replica: 'aaaaaaaa.1',
-      state: 'ready',
+      state: this.loading === null ? 'ready' : 'loading',
+      loading: this.loading,
       addresses: ['/ip4/127.0.0.1/tcp/4001'],
       startedAtMs: 1,
       uptimeMs: 2,

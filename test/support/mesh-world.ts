@@ -70,7 +70,7 @@ export class MeshWorld {
     return this.timers.runUntil(condition, what, { withinMs });
   }
 
-  /** Waits until all running nodes have the same digest and nothing is missing. */
+  /** Waits until all running nodes have the same digest, nothing is missing, and none is loading. */
   equal(withinMs = 60_000): Promise<void> {
     return this.until(
       'all regions are equal',
@@ -79,7 +79,9 @@ export class MeshWorld {
         const digests = await Promise.all(nodes.map((node) => node.digest()));
         return (
           new Set(digests).size === 1 &&
-          nodes.every((node) => node.status().peers.every((peer) => peer.behindFrames === 0))
+          nodes
+            .map((node) => node.status())
+            .every(({ loading, peers }) => loading === null && peers.every((peer) => peer.behindFrames === 0))
         );
       },
       withinMs,

@@ -262,15 +262,16 @@ export class Regions {
     for (const { proxy } of this.#links) proxy.heal();
   }
 
-  /** Waits until every peer says that it is connected with every other one. */
+  /** Waits until every peer says that it is ready, and connected with every other one. */
   async connected(): Promise<void> {
     await waitFor(
       async () => {
         const statuses = await Promise.all(this.all.map((region) => region.status()));
         return statuses.every(
-          ({ peers }) =>
+          ({ state, peers }) =>
+            state === 'ready' &&
             peers.filter(({ connected, region }) => connected && region !== '').length ===
-            this.all.length - 1,
+              this.all.length - 1,
         );
       },
       { deadlineMs: DEADLINE_MS, what: 'every peer is connected with every other one' },

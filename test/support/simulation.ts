@@ -279,7 +279,14 @@ export class Simulation {
       if (error === null) tell('acknowledged');
       else {
         const { code } = error as MeshError;
-        const refused = ['WRONGTYPE', 'NOT_AN_INTEGER', 'OVERFLOW', 'STORE_REFUSED', 'LIMIT'].includes(code);
+        const refused = [
+          'WRONGTYPE',
+          'NOT_AN_INTEGER',
+          'OVERFLOW',
+          'STORE_REFUSED',
+          'LIMIT',
+          'LOADING',
+        ].includes(code);
         const known = refused || ['STORE_UNAVAILABLE', 'STORE_RESET', 'STOPPED'].includes(code);
         if (!known)
           this.#faults.push(

@@ -49,6 +49,19 @@ const SECTIONS: Readonly<Record<string, (session: Session) => Fields | Promise<F
       ['maxmemory_policy', 'noeviction'],
     ];
   },
+  persistence: ({ engine }) => {
+    const { loading } = engine.status();
+    // Client libraries that wait for a server to be ready look at `loading`.
+    if (loading === null || engine.refusal() === null) return [['loading', 0]];
+    return [
+      ['loading', 1],
+      ['loading_start_time', Math.floor(loading.sinceMs / 1000)],
+      ['loading_loaded_bytes', loading.bytes],
+      ['loading_loaded_keys', loading.keys],
+      ['loading_total_keys', loading.keysTotal],
+      ['loading_eta_seconds', loading.secondsLeft ?? 1],
+    ];
+  },
   stats: ({ door: { stats } }) => [
     ['total_connections_received', stats.connectionsReceived],
     ['total_commands_processed', stats.commandsProcessed],
