@@ -20,6 +20,7 @@ import type { CommitSender } from './commit-frame.js';
 import { META, META_KEY } from './layout.js';
 import { type Request, RequestQueue } from './request-queue.js';
 import { findPrimary } from './sentinel.js';
+import { SentinelWatch } from './sentinel-watch.js';
 import { type StoredIdentity, WRONG_TYPE, type WrongType } from './store.js';
 import { placeLabel, type ValkeyAddress } from './valkey-address.js';
 import { refused, tlsProblem } from './valkey-errors.js';
@@ -56,6 +57,7 @@ export class ValkeyConnection {
   /** Counts attempts to connect: one that was overtaken must not touch the next. */
   #attempt = 0;
   #place = '';
+  #watch: SentinelWatch | null = null;
   #session: Session | null = null;
   #sessions = 0;
   /** The last session that commits were sent in. */
@@ -199,6 +201,8 @@ export class ValkeyConnection {
     if (this.#state === 'closed') return;
     const live = this.#live;
     this.#state = 'closed';
+    this.#watch?.stop();
+    this.#watch = null;
     if (live !== null && this.#queue.length === 0) {
       // Nothing is under way: the writer's record is of no more use.
       const forgotten = live.send('HDEL', [META_KEY, this.#writer]).catch(() => null);
@@ -357,6 +361,7 @@ export class ValkeyConnection {
         throw new DataLostError('the server has fewer commits than it acknowledged');
       }
       this.#place = placeLabel(place);
+      if ('places' in at) this.#watch ??= new SentinelWatch(at, (primary) => this.#movedTo(primary));
       this.#begin(session, link);
       return session;
     } catch (error) {
@@ -396,6 +401,12 @@ export class ValkeyConnection {
     this.#link = null;
     this.#live = null;
     link?.close();
+  }
+
+  /** The sentinels have made another server the primary. */
+  #movedTo(primary: string): void {
+    if (this.#live !== null && primary !== this.#place)
+      this.#down(this.#live, new Error(`the primary is ${primary} now`));
   }
 
   /** The link is no more: make another. */

@@ -8,7 +8,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync } from 'node:fs';
-import { mkdir, open, readFile, rm } from 'node:fs/promises';
+import { mkdir, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -33,6 +33,8 @@ export interface LaunchOptions {
   readonly appendonly?: boolean;
   /** More arguments of valkey-server, such as ['--maxmemory', '10mb']. */
   readonly args?: readonly string[];
+  /** Lines of a sentinel's config: starts a sentinel, which keeps them in its folder, instead of a server of keys. */
+  readonly sentinel?: readonly string[];
   /** The server to start. Default: what obtainValkey finds. */
   readonly binaries?: ValkeyBinaries;
   /** How long the server may take to accept connections, and to stop before it is killed. Default: 20,000. */
@@ -73,6 +75,7 @@ exec "$@"
 `;
 
 const READY = 'Ready to accept connections';
+const SENTINEL_READY = 'Sentinel ID is';
 const PORT_TAKEN = /Address already in use|Failed listening on port/;
 
 /** A TCP port of 127.0.0.1 that was free a moment ago. */
@@ -118,12 +121,22 @@ class Launched implements LaunchedValkey {
     await mkdir(this.dir, { recursive: true });
     const logFile = join(this.dir, 'valkey.log');
     const log = await open(logFile, 'w');
-    const { appendonly = false, args = [] } = this.#options;
-    const server = [
-      this.binaries.path,
-      ...['--port', String(this.port), '--bind', '127.0.0.1', '--dir', this.dir, '--save', ''],
-      ...['--appendonly', appendonly ? 'yes' : 'no', '--daemonize', 'no', ...args],
+    const { appendonly = false, args = [], sentinel } = this.#options;
+    const common = [
+      '--port',
+      String(this.port),
+      '--bind',
+      '127.0.0.1',
+      '--dir',
+      this.dir,
+      '--daemonize',
+      'no',
     ];
+    const server =
+      sentinel === undefined
+        ? [this.binaries.path, ...common, '--save', '', '--appendonly', appendonly ? 'yes' : 'no', ...args]
+        : [this.binaries.path, await this.#sentinelConfig(sentinel), '--sentinel', ...common, ...args];
+    const ready = sentinel === undefined ? READY : SENTINEL_READY;
     const child = spawn('/bin/sh', ['-c', WRAPPER, 'sh', this.#temporary ? this.dir : '', ...server], {
       // Its own session: Ctrl-C in the terminal reaches this process, which stops the server in its own time.
       detached: true,
@@ -161,7 +174,7 @@ class Launched implements LaunchedValkey {
       if (failure !== null)
         throw new ValkeyServerStartError('valkey-server could not be started', { cause: failure });
       if (ended) return text;
-      if (text.includes(READY)) return null;
+      if (text.includes(ready)) return null;
       if (Date.now() > deadline) {
         await this.kill('SIGKILL');
         throw new ValkeyServerStartError(
@@ -170,6 +183,15 @@ class Launched implements LaunchedValkey {
       }
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
+  }
+
+  /** The sentinel writes what it learns into its config, so that is kept. */
+  async #sentinelConfig(lines: readonly string[]): Promise<string> {
+    const file = join(this.dir, 'sentinel.conf');
+    await writeFile(file, `${lines.join('\n')}\n`, { flag: 'wx' }).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error;
+    });
+    return file;
   }
 
   async kill(signal: NodeJS.Signals): Promise<void> {

@@ -19,6 +19,14 @@ const NAMES = ['eu', 'us', 'ap', 'sa'];
 /** How long a peer or a comparison may take before a test fails; far more than it takes on a busy machine. */
 const DEADLINE_MS = 60_000;
 
+/** A Valkey that a test starts by itself, in another shape than a single server. */
+export interface RegionStore {
+  /** What the peer's `--store` says. */
+  readonly url: string;
+  /** A client for the keys that are visible in it. */
+  client(): Redis;
+}
+
 /** Options of {@link Regions.start}. */
 export interface RegionsOptions {
   /** Default: 3. */
@@ -29,6 +37,8 @@ export interface RegionsOptions {
   readonly valkeyArgs?: readonly string[];
   /** Keep data over restarts of Valkey. Default: true. */
   readonly appendonly?: boolean;
+  /** Stores to use instead of a Valkey of the region's own, by the region's place; the test ends them. */
+  readonly stores?: readonly RegionStore[];
   /** Flags of every peer, besides those that join them. */
   readonly flags?: readonly string[];
   /** Environment of the peers, such as NODE_OPTIONS. */
@@ -61,6 +71,7 @@ export class Region {
   readonly valkey: LaunchedValkey;
   /** Straight to the region's Valkey; it survives restarts of the server. */
   readonly native: Redis;
+  readonly #storeUrl: string;
   readonly #flags: readonly string[];
   readonly #env: NodeJS.ProcessEnv;
   readonly #clients: Redis[] = [];
@@ -70,17 +81,26 @@ export class Region {
   #httpPort = 0;
 
   /** @internal */
-  constructor(name: string, valkey: LaunchedValkey, flags: readonly string[], env: NodeJS.ProcessEnv) {
+  constructor(
+    name: string,
+    valkey: LaunchedValkey,
+    flags: readonly string[],
+    env: NodeJS.ProcessEnv,
+    store?: RegionStore,
+  ) {
     this.name = name;
     this.valkey = valkey;
     this.#flags = flags;
     this.#env = env;
-    this.native = new Redis({
-      host: '127.0.0.1',
-      port: valkey.port,
-      retryStrategy: () => 20,
-      maxRetriesPerRequest: null,
-    });
+    this.#storeUrl = store?.url ?? valkey.url;
+    this.native =
+      store?.client() ??
+      new Redis({
+        host: '127.0.0.1',
+        port: valkey.port,
+        retryStrategy: () => 20,
+        maxRetriesPerRequest: null,
+      });
     this.native.on('error', () => {});
   }
 
@@ -115,7 +135,7 @@ export class Region {
   /** Starts the peer: the same identity and the same Valkey each time. */
   async start(): Promise<void> {
     this.#peer = new CliProcess(
-      ['peer', '--exit-with-parent', '--store', this.valkey.url, ...this.#flags],
+      ['peer', '--exit-with-parent', '--store', this.#storeUrl, ...this.#flags],
       this.#env,
     );
     const ready = await this.#peer.ready();
@@ -189,6 +209,7 @@ export class Regions {
       valkeyArgs = [],
       flags: more = [],
       env = {},
+      stores = [],
     } = options;
     const numbers = Array.from({ length: count }, (_, at) => at);
     const folder = mkdtempSync(join(tmpdir(), 'valkey-mesh-regions-'));
@@ -232,7 +253,7 @@ export class Regions {
               `/ip4/127.0.0.1/tcp/${proxy.port}/p2p/${identities[to]!.peerId}`,
             ]),
         ];
-        all.push(new Region(NAMES[at]!, valkeys[at]!, flags, env));
+        all.push(new Region(NAMES[at]!, valkeys[at]!, flags, env, stores[at]));
       }
       await Promise.all(all.map((region) => region.start()));
       const regions = new Regions(all, links, folder);
