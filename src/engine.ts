@@ -2,9 +2,9 @@
  * What the front doors (RESP, HTTP, embed API) see of a node. They depend on this interface only, so each can be tested
  * on its own, and the node can be rebuilt behind it.
  */
-import type { LoadingError } from './errors.js';
 import type { Operation, Settle } from './replica/operation.js';
 import type { NativeReads } from './store/store.js';
+import type { VerifyOptions, VerifyReport } from './verify/report.js';
 
 /** One other member, as this node knows it. */
 export interface PeerStatus {
@@ -91,4 +91,6 @@ export interface Engine {
   status(): NodeStatus;
   /** One digest over all keys, 12 hex digits, equal where the regions are equal; and the number of keys per slot digest compared. */
   digest(): Promise<{ digest: string; slots: number }>;
+  /** Compares all regions at a common cut; see verify/verify.ts. Rejects with ArgumentError, or LimitError while another verification runs here. */
+  verify(options?: VerifyOptions): Promise<VerifyReport>;
 }

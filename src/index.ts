@@ -17,3 +17,12 @@ export type { Logger, NodeOptions } from './options.js';
 export type { Store } from './store/store.js';
 export type { Cancel, Timers } from './timers.js';
 export { systemTimers } from './timers.js';
+export type {
+  DeepReport,
+  DifferingKey,
+  Finding,
+  FindingKind,
+  VerifiedRegion,
+  VerifyOptions,
+  VerifyReport,
+} from './verify/report.js';

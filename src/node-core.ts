@@ -20,6 +20,8 @@ import { totalDigest } from './sync/state-transfer.js';
 import { Sync } from './sync/sync.js';
 import { waitForRegions } from './sync/wait-for-regions.js';
 import type { Cancel } from './timers.js';
+import { NodeVerify } from './verify/node-verify.js';
+import type { VerifyOptions, VerifyReport } from './verify/report.js';
 import { VERSION } from './version.js';
 
 /** What the parts of a node tell its owner. */
@@ -38,7 +40,8 @@ export class NodeCore implements Engine {
   readonly #mesh: Mesh;
   readonly #replica: Replica;
   readonly #sync: Sync;
-  readonly #loading: Loading;
+  readonly #verify: NodeVerify;
+  readonly #stopped = new AbortController();
   readonly #log: FrameLog;
   readonly #clock: HybridClock;
   readonly #startedAtMs: number;
@@ -97,6 +100,7 @@ export class NodeCore implements Engine {
     this.#log = new FrameLog(store, options.maxLogBytes);
     const last = facts.applied.reduce((max, mark) => Math.max(max, mark.stamp), 0);
     this.#clock = new HybridClock(() => timers.now(), { maxDriftMs: options.maxDriftMs, last });
+    const rules = new KeyRules(options.rules, options.region, logger);
     this.#replica = new Replica(
       {
         replica,
@@ -105,7 +109,7 @@ export class NodeCore implements Engine {
         timers,
         logger,
         maxValueBytes,
-        rules: new KeyRules(options.rules, options.region, logger),
+        rules,
         maxQueuedOperations: options.maxQueuedOperations,
         maxQueuedBytes: options.maxQueuedBytes,
         reportConflicts: true,
@@ -154,23 +158,24 @@ export class NodeCore implements Engine {
       onPeer: (peer, connected, region) => {
         logger.info({ peer, region }, connected ? 'peer connected' : 'peer disconnected');
         listener.onPeer(peer, connected, region);
-        const member = this.#sync.members.get(peer);
-        if (connected && member !== undefined) this.#loading.met(member);
       },
+      answerVerify: (from, body, signal) => this.#verify.answer(from, body, signal),
     });
-    this.#loading = new Loading({
-      self: mesh.self,
-      peers: options.peers ?? [],
+    this.#verify = new NodeVerify({
+      mesh,
+      store,
+      replica: this.#replica,
+      rules,
       timers,
+      random,
       logger,
-      whileLoading: options.whileLoading,
-      patienceMs: options.loadingPatienceMs,
+      region: options.region,
+      maxValueBytes,
+      stopped: this.#stopped.signal,
       members: () => this.#sync.members.all(),
-      present: () => this.#sync.members.present(),
-      applied: () => this.#replica.applied,
-      available: () => this.#replica.available,
+      whenApplied: (...frame) => this.#sync.whenApplied(...frame),
+      announce: () => this.#sync.announceProgress(),
       pull: (peer) => this.#sync.pull(peer),
-      progress: () => this.#sync.transfer,
     });
   }
 
@@ -245,6 +250,11 @@ export class NodeCore implements Engine {
     return { digest: totalDigest(digests).toString(16).padStart(12, '0'), slots };
   }
 
+  verify(options?: VerifyOptions): Promise<VerifyReport> {
+    if (this.#stopping !== null) return Promise.reject(new StoppedError());
+    return this.#verify.verify(options);
+  }
+
   status(): NodeStatus {
     const now = this.now();
     const { counters } = this.#sync;
@@ -294,7 +304,7 @@ export class NodeCore implements Engine {
   async #shutDown(): Promise<void> {
     this.#state = 'stopping';
     this.#watch();
-    this.#loading.stop();
+    this.#stopped.abort();
     const clean = await this.#replica.stop(STOP_MS);
     this.#sync.stop();
     await this.#mesh.stop();

@@ -9,6 +9,7 @@ import { type Bytes, CounterHandle, RegisterHandle, run, SetHandle, toKey } from
 import { NodeCore } from './node-core.js';
 import type { NodeOptions } from './options.js';
 import type { Conflict, ConflictSide } from './replica/conflicts.js';
+import type { VerifyOptions, VerifyReport } from './verify/report.js';
 
 /** A key changed in this region's store. */
 export interface ChangeEvent {
@@ -159,6 +160,15 @@ export class MeshNode {
   /** One digest over all keys: equal in two regions that hold the same data. */
   async digest(): Promise<string> {
     return (await this.#core.digest()).digest;
+  }
+
+  /**
+   * Says whether all regions hold the same, compared at a common cut, and if not, which keys differ. Writes may wait for a moment, at
+   * most 2,000 ms; where all members are idle and equal they don't. Rejects with ArgumentError for an option that isn't usable, LimitError
+   * while another verification runs on this node.
+   */
+  verify(options: VerifyOptions = {}): Promise<VerifyReport> {
+    return this.#core.verify(options);
   }
 
   /** Commits what is queued, leaves the mesh and closes the store. Idempotent. */

@@ -20,6 +20,8 @@ export const PROTOCOLS = {
   state: 'state',
   /** Waits until a frame has been applied. */
   applied: 'applied',
+  /** Questions of a verification; see verify/wire.ts. */
+  verify: 'verify',
 } as const;
 
 /** Who a member is and how far it has come. Broadcast at intervals, and exchanged on connect. */

@@ -24,6 +24,7 @@ import type {
   Transaction,
 } from '../../src/replica/operation.js';
 import { type NativeReads, type ScanOptions, WRONG_TYPE, type WrongType } from '../../src/store/store.js';
+import type { VerifyOptions, VerifyReport } from '../../src/verify/report.js';
 
 interface Entry {
   value: ByteString | Set<ByteString>;
@@ -150,6 +151,26 @@ export class FakeEngine implements Engine {
       conflicts: 0,
       peers: [PEER],
     };
+  }
+
+  /** What was verified with, and what {@link verify} gives. */
+  readonly verified: VerifyOptions[] = [];
+  report: VerifyReport = {
+    outcome: 'identical',
+    regions: [],
+    reasons: [],
+    cut: {},
+    heldMs: 0,
+    differingSlots: 0,
+    differingKeys: [],
+    moreKeys: false,
+    deep: null,
+    tookMs: 1,
+  };
+
+  async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
+    this.verified.push(options);
+    return this.report;
   }
 
   async digest(): Promise<{ digest: string; slots: number }> {

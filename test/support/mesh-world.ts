@@ -1,6 +1,7 @@
 /** Whole nodes on a loopback network and virtual time, with a look at what they ask each other. */
 
 import { LoopbackNetwork, type LoopbackOptions } from '../../src/mesh/loopback.js';
+import type { Mesh } from '../../src/mesh/mesh.js';
 import { createNode, type MeshNode } from '../../src/node.js';
 import type { NodeOptions } from '../../src/options.js';
 import type { Timers } from '../../src/timers.js';
@@ -21,6 +22,15 @@ export class MeshWorld {
   readonly requests: string[] = [];
   readonly stores = new Map<string, GatedStore>();
   readonly nodes = new Map<string, MeshNode>();
+  readonly meshes = new Map<string, Mesh>();
+  /** May answer a request in the place of whom it was meant for; `given` is what that one would answer. */
+  intercept: (
+    from: string,
+    protocol: string,
+    to: string,
+    body: Uint8Array,
+    given: AsyncIterable<Uint8Array>,
+  ) => AsyncIterable<Uint8Array> = (_from, _protocol, _to, _body, given) => given;
 
   constructor(options: LoopbackOptions = {}) {
     this.network = new LoopbackNetwork({ timers: this.timers, random: () => 0.5, latencyMs: 5, ...options });
@@ -40,8 +50,9 @@ export class MeshWorld {
     const request = mesh.request.bind(mesh);
     mesh.request = (peer, protocol, body, more) => {
       this.requests.push(`${region} ${protocol} ${peer}`);
-      return request(peer, protocol, body, more);
+      return this.intercept(region, protocol, peer, body, request(peer, protocol, body, more));
     };
+    this.meshes.set(region, mesh);
     const node = await this.timers.runToEnd(
       createNode({ region, mesh, timers, random: () => 0.5, ...options, store }),
     );
