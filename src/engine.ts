@@ -2,6 +2,7 @@
  * What the front doors (RESP, HTTP, embed API) see of a node. They depend on this interface only, so each can be tested
  * on its own, and the node can be rebuilt behind it.
  */
+import type { LoadingError } from './errors.js';
 import type { Operation, Settle } from './replica/operation.js';
 import type { NativeReads } from './store/store.js';
 import type { VerifyOptions, VerifyReport } from './verify/report.js';

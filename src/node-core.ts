@@ -42,6 +42,7 @@ export class NodeCore implements Engine {
   readonly #sync: Sync;
   readonly #verify: NodeVerify;
   readonly #stopped = new AbortController();
+  readonly #loading: Loading;
   readonly #log: FrameLog;
   readonly #clock: HybridClock;
   readonly #startedAtMs: number;
@@ -158,6 +159,8 @@ export class NodeCore implements Engine {
       onPeer: (peer, connected, region) => {
         logger.info({ peer, region }, connected ? 'peer connected' : 'peer disconnected');
         listener.onPeer(peer, connected, region);
+        const member = this.#sync.members.get(peer);
+        if (connected && member !== undefined) this.#loading.met(member);
       },
       answerVerify: (from, body, signal) => this.#verify.answer(from, body, signal),
     });
@@ -176,6 +179,20 @@ export class NodeCore implements Engine {
       whenApplied: (...frame) => this.#sync.whenApplied(...frame),
       announce: () => this.#sync.announceProgress(),
       pull: (peer) => this.#sync.pull(peer),
+    });
+    this.#loading = new Loading({
+      self: mesh.self,
+      peers: options.peers ?? [],
+      timers,
+      logger,
+      whileLoading: options.whileLoading,
+      patienceMs: options.loadingPatienceMs,
+      members: () => this.#sync.members.all(),
+      present: () => this.#sync.members.present(),
+      applied: () => this.#replica.applied,
+      available: () => this.#replica.available,
+      pull: (peer) => this.#sync.pull(peer),
+      progress: () => this.#sync.transfer,
     });
   }
 
@@ -305,6 +322,7 @@ export class NodeCore implements Engine {
     this.#state = 'stopping';
     this.#watch();
     this.#stopped.abort();
+    this.#loading.stop();
     const clean = await this.#replica.stop(STOP_MS);
     this.#sync.stop();
     await this.#mesh.stop();
