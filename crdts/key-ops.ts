@@ -167,6 +167,12 @@ export function deleteKey(state: KeyState, visible: VisibleType, site: Site): Ke
   return visible === 'none' ? { delta: null, result: false } : { delta: swept(state, site), result: true };
 }
 
+/** Removes what is left of a key that is gone for everyone (forgetting.ts); tells whether anything was. */
+export function sweepKey(state: KeyState, site: Site): KeyEdit<boolean> {
+  const delta = swept(state, site);
+  return { delta, result: delta !== null };
+}
+
 /** SADD: adds members; tells how many were absent. Those present are refreshed. Throws WrongTypeError. */
 export function addMembers(
   state: KeyState,

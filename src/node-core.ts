@@ -1,7 +1,7 @@
 /** The node: a region's member of the mesh. Puts store, mesh, replica and sync together, and takes them apart again. */
 import { HybridClock } from '../crdts/stamp.js';
 import type { Engine, NodeStatus, PeerStatus } from './engine.js';
-import { type LoadingError, StoppedError, StoreUnavailableError } from './errors.js';
+import { type LoadingError, StoppedError, StoreResetError, StoreUnavailableError } from './errors.js';
 import { FrameLog } from './frame-log.js';
 import { replicaHash } from './mesh/identity.js';
 import { createLibp2pMesh } from './mesh/libp2p.js';
@@ -12,10 +12,11 @@ import type { Conflict } from './replica/conflicts.js';
 import type { KeyChange } from './replica/key-change.js';
 import { KeyRules } from './replica/key-rules.js';
 import { Replica } from './replica/replica.js';
-import { isIntact, newReplicaId, startReplicaId } from './replica-identity.js';
+import { epochOf, isIntact, newReplicaId, startReplicaId } from './replica-identity.js';
 import { openStore } from './store/open.js';
 import type { Store, StoreFacts } from './store/store.js';
 import { Loading } from './sync/loading.js';
+import { decodeNotes } from './sync/notes.js';
 import { totalDigest } from './sync/state-transfer.js';
 import { Sync } from './sync/sync.js';
 import { waitForRegions } from './sync/wait-for-regions.js';
@@ -123,7 +124,10 @@ export class NodeCore implements Engine {
             this.#sync.applied(frames);
             this.#loading.check();
           },
-          onChanges: (changes, local) => listener.onChanges(changes, local),
+          onChanges: (changes, local) => {
+            this.#sync.changed(changes);
+            listener.onChanges(changes, local);
+          },
           onConflicts: (conflicts) => {
             this.#conflicts += conflicts.length;
             for (const conflict of conflicts) listener.onConflict(conflict);
@@ -154,6 +158,13 @@ export class NodeCore implements Engine {
       maxValueBytes,
       heartbeatMs: options.heartbeatMs,
       antiEntropyMs: options.antiEntropyMs,
+      tombstoneGraceMs: options.tombstoneGraceMs,
+      notes:
+        facts.notes === null
+          ? { born: epochOf(replica), floor: 0, members: [], forgotten: [] }
+          : decodeNotes(facts.notes),
+      onEveryoneHas: (number) => this.#log.everyoneHas(this.#replica.id, number),
+      onOutcast: (reason) => void this.#beginAnew(reason),
       recentFramesBytes: options.recentFramesBytes,
       heldBackBytes: options.heldBackBytes,
       onPeer: (peer, connected, region) => {
@@ -363,9 +374,25 @@ export class NodeCore implements Engine {
       );
     }
     this.#loading.opened(facts.applied.length === 0);
+    this.#sync.returned(facts.notes === null ? epochOf(id) : null);
     this.#sync.restart(facts.applied);
     this.#sync.recover();
     if (this.#state === 'store-unavailable') this.#state = 'ready';
     return id;
+  }
+
+  /** Drops this region's data, because it can't be merged with the others' any more. The node goes on as after a store that lost everything. */
+  async #beginAnew(reason: string): Promise<void> {
+    this.#options.logger.error(
+      { reason, replica: this.#replica.id, frames: this.#replica.lastFrame },
+      "this region's data is dropped, and fetched anew from the other regions",
+    );
+    try {
+      await this.#store.clear();
+    } catch (error) {
+      this.#options.logger.error({ err: error as Error }, "this region's data could not be dropped yet");
+      return this.#sync.outcastAgain();
+    }
+    this.#replica.storeFailed(new StoreResetError('this region begins anew'));
   }
 }

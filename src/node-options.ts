@@ -72,6 +72,7 @@ export function checkOptions(options: NodeOptions) {
     maxQueuedOperations: whole('maxQueuedOperations', 100_000, 1, 10_000_000),
     maxQueuedBytes: whole('maxQueuedBytes', 64 * mebi, 1024, 4096 * mebi),
     heartbeatMs: whole('heartbeatMs', 1_000, 10, 60_000),
+    tombstoneGraceMs: whole('tombstoneGraceMs', 60_000, 0, 86_400_000),
     antiEntropyMs: whole('antiEntropyMs', 15_000, 100, 86_400_000),
     whileLoading,
     loadingPatienceMs: whole('loadingPatienceMs', 30_000, 0, 86_400_000),

@@ -59,6 +59,8 @@ export interface NodeOptions {
   readonly heartbeatMs?: number;
   /** Time between comparisons of all digests with a random member, which find what frames did not bring. Default: 15,000. */
   readonly antiEntropyMs?: number;
+  /** How long what is left of a deleted key is kept, at least, once every member knows of the deletion. Default: 60,000. */
+  readonly tombstoneGraceMs?: number;
   /**
    * What becomes of operations while an empty or lost region is being brought up to the others: 'refuse' rejects them with
    * LoadingError, 'serve' takes writes and gives stale reads. Default: 'refuse'.

@@ -11,10 +11,21 @@ import { replicaHash } from './mesh/identity.js';
 import type { PeerId } from './mesh/mesh.js';
 import type { StoreFacts } from './store/store.js';
 
+/** The epoch that begins at a Unix time. */
+export function epochAt(nowMs: number): number {
+  return Math.max(0, Math.floor(nowMs) - STAMP_EPOCH_MS);
+}
+
 /** The epoch of a replica id, in milliseconds since 2020; 0 when it has none. */
-function epochOf(replica: ReplicaId): number {
+export function epochOf(replica: ReplicaId): number {
   const epoch = Number.parseInt(replica.slice(replica.indexOf('.') + 1), 36);
   return Number.isSafeInteger(epoch) ? epoch : 0;
+}
+
+/** Says whether two ids belong to one identity, and the first to the later epoch: then the other one is retired. */
+export function isLaterEpoch(replica: ReplicaId, than: ReplicaId): boolean {
+  const identity = replica.slice(0, replica.indexOf('.') + 1);
+  return identity !== '' && than.startsWith(identity) && epochOf(replica) > epochOf(than);
 }
 
 /** The id to begin a new epoch with: later than every epoch of this identity that the store has heard of. */

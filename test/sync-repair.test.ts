@@ -6,6 +6,7 @@ import type { ReplicaId } from '../crdts/dot.js';
 import { PeerError } from '../src/errors.js';
 import { LoopbackNetwork } from '../src/mesh/loopback.js';
 import type { Mesh } from '../src/mesh/mesh.js';
+import { CausalDelivery } from '../src/replica/causal-delivery.js';
 import { pack } from '../src/replica/msgpack.js';
 import { RecentFrames } from '../src/replica/recent-frames.js';
 import { MemoryStore } from '../src/store/memory.js';
@@ -28,6 +29,7 @@ import {
   PROTOCOL_VERSION,
 } from '../src/sync/messages.js';
 import { fromPieces, toPieces } from '../src/sync/pieces.js';
+import { ReportQueue } from '../src/sync/stability.js';
 import { waitForRegions } from '../src/sync/wait-for-regions.js';
 import { VirtualTimers } from '../src/virtual-timers.js';
 import { check } from './support/crdt-runs.js';
@@ -44,6 +46,11 @@ function member(peerId: string, replica: ReplicaId, applied: Record<ReplicaId, n
     applied: new Map(Object.entries(applied)),
     heardAtMs: 1,
     refused: null,
+    born: 0,
+    held: [],
+    clockOffsetMs: 0,
+    counts: true,
+    reports: new ReportQueue(),
   };
 }
 
@@ -221,10 +228,16 @@ test('more than ten thousand who wait are refused', async () => {
 
 // ---- frame server
 
-async function served(from: number, to: number, recent: RecentFrames, store: MemoryStore): Promise<number[]> {
+async function served(
+  from: number,
+  to: number,
+  recent: RecentFrames,
+  store: MemoryStore,
+  delivery = new CausalDelivery(1_000_000, () => false),
+): Promise<number[]> {
   const out: number[] = [];
   const { signal } = new AbortController();
-  for await (const chunk of serveFrames({ replica: 'a.1', from, to }, recent, store, signal))
+  for await (const chunk of serveFrames({ replica: 'a.1', from, to }, recent, delivery, store, signal))
     for (const bytes of decodeFrameChunk(chunk)) out.push(bytes[0]!);
   return out;
 }
@@ -245,6 +258,22 @@ test('frames are served from memory and from the log, in order, up to the first 
   assert.deepEqual(await served(12, 13, recent, store), [12]);
   assert.deepEqual(await served(7, 3, recent, store), []);
   await assert.rejects(served(1, 200_000, recent, store), { code: 'LIMIT' });
+});
+
+test('frames that are held back behind a hole are served too', async () => {
+  const store = new MemoryStore();
+  await store.open();
+  const delivery = new CausalDelivery(1_000_000, () => false);
+  for (const number of [5, 3, 4, 9]) {
+    const head = { replica: 'a.1', number, stamp: number, deps: new Map(), full: false, keys: [] };
+    assert.equal(delivery.offer({ ...head, bytes: Uint8Array.of(number) }), 'held');
+  }
+  const recent = new RecentFrames(1000);
+  assert.deepEqual(await served(1, 8, recent, store, delivery), [3, 4, 5]);
+  recent.add('a.1', 1, Uint8Array.of(1));
+  recent.add('a.1', 3, Uint8Array.of(3));
+  assert.deepEqual(await served(1, 20, recent, store, delivery), [1, 3, 4, 5, 9]);
+  assert.deepEqual(await served(4, 4, recent, store, delivery), [4]);
 });
 
 // ---- recent frames

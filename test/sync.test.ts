@@ -332,6 +332,10 @@ test('a frame that can never be merged is not fetched without end: states lead p
     recentFramesBytes: 0,
     heldBackBytes: 1 << 20,
     antiEntropyMs: 86_400_000,
+    tombstoneGraceMs: 0,
+    notes: { born: 0, floor: 0, members: [], forgotten: [] },
+    onEveryoneHas: () => {},
+    onOutcast: () => {},
     onPeer: () => {},
   });
   sync.start();

@@ -122,6 +122,12 @@ export function decodeRecord(
   return record;
 }
 
+/** The record that a header alone makes: neither a native value nor members are loaded. Throws as {@link decodeRecord}. */
+export function readHeader(key: ByteString, header: ByteString): KeyRecord {
+  const asked = { value: false, whole: false, members: [] };
+  return decodeRecord(key, { header, value: null, entries: new Map() }, asked);
+}
+
 function readString(
   record: KeyRecord,
   body: unknown[],

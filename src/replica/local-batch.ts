@@ -112,7 +112,7 @@ export function runLocalBatch(
       if (tx.mutations !== before) throw new SpoiledBatchError(item, cause);
     }
   }
-  if (tx.deltas.size === 0) return { frame: null, commit: null, changes: tx.changes };
+  if (tx.deltas.size === 0 && !tx.beaten) return { frame: null, commit: null, changes: tx.changes };
   const stamp = site.clock.last;
   const observed = new Map(site.applied);
   for (const delta of tx.deltas.values()) {

@@ -7,6 +7,7 @@
  */
 import type { ByteString } from '../../crdts/bytes.js';
 import type { Decimal } from '../../crdts/decimal.js';
+import type { Stamp } from '../../crdts/stamp.js';
 
 /** What an operation needs of one key. The key's type, expiry and set context always come. */
 export interface Need {
@@ -65,6 +66,10 @@ export interface Transaction {
   deadline(key: ByteString): number | null | undefined;
   /** Sets the deadline, or with null removes it; says whether the key was there. Needs `value`. A deadline that is not in the future deletes the key. */
   expire(key: ByteString, deadlineMs: number | null): boolean;
+  /** Upkeep: removes what is left of a key that is gone for every member at a stable stamp (crdts/forgetting.ts); says whether there was such. */
+  sweep(key: ByteString, stable: Stamp): boolean;
+  /** Upkeep: makes the batch's frame even if it turns out empty, so that others hear how far this replica's clock is. */
+  beat(): void;
 }
 
 /** An operation. `run` may be called more than once (after a commit that failed): it must depend on nothing but its transaction. */

@@ -34,6 +34,12 @@ export class RecentFrames {
     }
   }
 
+  /** Forgets all frames. */
+  clear(): void {
+    this.#frames.clear();
+    this.#bytes = 0;
+  }
+
   get(replica: ReplicaId, number: number): Uint8Array | undefined {
     return this.#frames.get(`${replica} ${number}`);
   }

@@ -1,13 +1,15 @@
 /** Remote batches: merges frames, or whole key states of a state transfer, and makes one commit of what grew. */
 import type { ByteString } from '../../crdts/bytes.js';
+import { isForgettable } from '../../crdts/forgetting.js';
 import type { KeyState } from '../../crdts/key-state.js';
+import type { Stamp } from '../../crdts/stamp.js';
 import { dominates, mergeVectors, type VersionVector } from '../../crdts/version-vector.js';
-import type { AppliedMark, Commit } from '../store/store.js';
+import type { AppliedMark, Commit, KeyWrite } from '../store/store.js';
 import { type Conflict, findConflict, findSiblings, type Knowledge } from './conflicts.js';
 import type { Frame } from './frame.js';
 import { beginChange, type KeyChange, mergeChange, needsStringValue, planWrite } from './key-change.js';
 import { type Wants, want } from './key-loader.js';
-import type { KeyRecord } from './key-record.js';
+import { emptyRecord, type KeyRecord } from './key-record.js';
 import type { KeyRules } from './key-rules.js';
 
 /** Something to merge: frames that may be applied now, or whole states, and the marks to raise when it is done. */
@@ -15,6 +17,8 @@ export interface RemoteItem {
   readonly frames: readonly Frame[];
   readonly states: readonly (readonly [ByteString, KeyState])[];
   readonly marks: readonly AppliedMark[];
+  /** Keys to forget if they are dead, and `touched` by nothing after `stable` (crdts/forgetting.ts). Default: none. */
+  readonly forget?: { readonly keys: readonly ByteString[]; readonly stable: Stamp };
   /** Told once it is committed, or that it never will be. */
   readonly done?: (error: Error | null) => void;
 }
@@ -36,6 +40,7 @@ function* deltasOf(items: readonly RemoteItem[]): Generator<readonly [ByteString
 export function firstWants(items: readonly RemoteItem[]): Wants {
   const wants: Wants = new Map();
   for (const [key, delta] of deltasOf(items)) want(wants, key, false, delta.set?.entries.keys());
+  for (const { forget } of items) for (const key of forget?.keys ?? []) want(wants, key, false, undefined);
   return wants;
 }
 
@@ -121,5 +126,19 @@ export function runRemoteBatch(
   }
   for (const [key, change] of changes) if (!change.grew) changes.delete(key);
   const writes = [...changes.values()].map((change) => planWrite(change, nowMs, rules.resolve));
+  for (const { forget } of items) {
+    if (forget === undefined) continue;
+    for (const key of forget.keys)
+      if (!changes.has(key)) writes.push(...forgetKey(records.get(key)!, forget.stable));
+  }
   return { commit: { writes, applied: [...marks.values()] }, changes, conflicts };
+}
+
+/** The write that forgets a key, as if it had never been; none when it may not be forgotten. */
+function forgetKey(record: KeyRecord, stable: Stamp): KeyWrite[] {
+  const { key, header } = record;
+  if (header === null || !isForgettable(record.state, stable)) return [];
+  Object.assign(record, emptyRecord(key));
+  // Dead data have no digest.
+  return [{ key, expected: header, header: null, digest: 0 }];
 }

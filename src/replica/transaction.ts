@@ -9,6 +9,7 @@ import type { ByteString } from '../../crdts/bytes.js';
 import { type Decimal, isWhole } from '../../crdts/decimal.js';
 import type { Site } from '../../crdts/dot.js';
 import { deadlineOf } from '../../crdts/expiry.js';
+import { isSweepable } from '../../crdts/forgetting.js';
 import { type Integer, integer, isInt64 } from '../../crdts/integer.js';
 import {
   addMembers,
@@ -19,12 +20,13 @@ import {
   removeMembers,
   setString,
   setValue,
+  sweepKey,
 } from '../../crdts/key-ops.js';
 import { appendKeyDelta, type KeyState, visibleType, winningPart } from '../../crdts/key-state.js';
 import { hasMember, membersOf } from '../../crdts/or-set.js';
 import { UNLOADED } from '../../crdts/register.js';
 import { type Rule, requireCountable, requireMembers, requireWritable } from '../../crdts/rules.js';
-import { type HybridClock, stampMs } from '../../crdts/stamp.js';
+import { type HybridClock, type Stamp, stampMs } from '../../crdts/stamp.js';
 import { type StringOp, stringValue } from '../../crdts/string-key.js';
 import { InvariantError, LimitError, NotAnIntegerError, RuleError, WrongTypeError } from '../errors.js';
 import { beginChange, type KeyChange, mergeChange } from './key-change.js';
@@ -39,6 +41,8 @@ export class BatchTransaction implements Transaction {
   readonly changes = new Map<ByteString, KeyChange>();
   /** Counts changes, so that a caller can tell whether an operation has made any. */
   mutations = 0;
+  /** The frame is wanted though it may be empty. */
+  beaten = false;
   nowMs = 0;
   readonly #replica: string;
   readonly #clock: HybridClock;
@@ -159,6 +163,16 @@ export class BatchTransaction implements Transaction {
       record,
       expireKey(record.state, this.#type(record), deadlineMs, this.nowMs, this.#site()),
     );
+  }
+
+  sweep(key: ByteString, stable: Stamp): boolean {
+    const record = this.#record(key);
+    return isSweepable(record.state, stable) && this.#edit(record, sweepKey(record.state, this.#site()));
+  }
+
+  beat(): void {
+    this.beaten = true;
+    this.#clock.next();
   }
 
   #checkRule(key: ByteString, value: ByteString): Rule {

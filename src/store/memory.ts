@@ -12,6 +12,7 @@ import { systemTimers, type Timers } from '../timers.js';
 import { checkCommit } from './commit-frame.js';
 import type { SlotContent } from './inspection.js';
 import { MemoryDataset } from './memory-dataset.js';
+import { MemoryScans } from './memory-scans.js';
 import {
   type Commit,
   type LoadedKey,
@@ -57,6 +58,7 @@ export class MemoryStore implements Store {
   /** Commits that failed and whose callers don't know yet. */
   #untold = 0;
   #generation = 0;
+  readonly #scans = new MemoryScans();
 
   constructor(options: MemoryStoreOptions = {}) {
     this.#timers = options.timers ?? systemTimers;
@@ -208,14 +210,11 @@ export class MemoryStore implements Store {
     cursor: string,
     count: number,
   ): Promise<{ cursor: string; entries: Map<ByteString, ByteString> }> {
-    return this.#answer(() => {
-      const page = pageOf([...(this.#dataset.entries.get(key) ?? [])], cursor, count);
-      return { cursor: page.cursor, entries: new Map(page.items) };
-    });
+    return this.#answer(() => this.#scans.page(this.#dataset.entries.get(key), cursor, count));
   }
 
   async ping(): Promise<boolean> {
-    return this.#state === 'open';
+    return this.#state === 'open' && this.#generation === this.#dataset.generation;
   }
 
   async close(): Promise<void> {

@@ -1,27 +1,58 @@
-/** Members: what this node knows of the others, from what they say themselves. */
+/**
+ * Members: what this node knows of the others, from what they say themselves, and who counts as one.
+ *
+ * Everyone who has introduced itself counts, also while it is away and after a restart, and so does everyone whom a member counts:
+ * a newcomer that got its state from one member is known to the others by that member's next report, before anything may be
+ * forgotten that it still has. Only an operator's word ends that ({@link Members.forget}).
+ */
 import type { ReplicaId } from '../../crdts/dot.js';
+import type { Stamp } from '../../crdts/stamp.js';
+import { replicaHash } from '../mesh/identity.js';
 import type { PeerId } from '../mesh/mesh.js';
-import type { Heartbeat } from './messages.js';
+import type { AppliedMark } from '../store/store.js';
+import { type Forgotten, type Heartbeat, type HeldRange, MAX_MEMBERS } from './messages.js';
+import { type Report, ReportQueue, type Stability } from './stability.js';
 
 /** What is known of one other member. */
 export interface Member {
   readonly peerId: PeerId;
   region: string;
   replica: ReplicaId;
+  /** The epoch in which its data began; 0 = it hasn't said. */
+  born: number;
   connected: boolean;
   /** Replica → number of the last frame that the member has applied. */
   applied: Map<ReplicaId, number>;
+  /** What it holds back. */
+  held: readonly HeldRange[];
+  /** Its clock minus this node's when it was heard last, milliseconds; too small by the time that its word took. */
+  clockOffsetMs: number;
   /** Unix milliseconds; 0 = never. */
   heardAtMs: number;
   /** Why nothing is taken from the member, nor given to it, until it says something else of itself; null = it is welcome. */
   refused: string | null;
+  /** Whether it counts when it is judged what all have applied. */
+  counts: boolean;
+  readonly reports: ReportQueue;
 }
 
-/** How many members that are not connected are remembered; the one unheard for longest goes first. */
+/** How many members that are not connected and don't count are remembered; the one unheard for longest goes first. */
 const MAX_ABSENT_MEMBERS = 256;
 
 export class Members {
   readonly #members = new Map<PeerId, Member>();
+  readonly #forgotten = new Map<PeerId, number>();
+
+  /** @param remembered members that counted, and those that were forgotten, before this node was started */
+  constructor(
+    remembered: { readonly members: readonly PeerId[]; readonly forgotten: readonly Forgotten[] } = {
+      members: [],
+      forgotten: [],
+    },
+  ) {
+    for (const { peerId, born } of remembered.forgotten) this.#forgotten.set(peerId, born);
+    for (const peerId of remembered.members) this.count(peerId);
+  }
 
   get(peerId: PeerId): Member | undefined {
     return this.#members.get(peerId);
@@ -36,21 +67,51 @@ export class Members {
     return this.all().filter((member) => member.connected && member.heardAtMs > 0 && member.refused === null);
   }
 
+  /** Members that count. */
+  counted(): Member[] {
+    return this.all().filter((member) => member.counts);
+  }
+
+  /** Members that were forgotten, the last ones. */
+  forgotten(): Forgotten[] {
+    return [...this.#forgotten].map(([peerId, born]) => ({ peerId, born }));
+  }
+
+  /** Says whether a member that was born then has been forgotten. */
+  isForgotten(peerId: PeerId, born: number): boolean {
+    return born <= (this.#forgotten.get(peerId) ?? -1);
+  }
+
   setConnected(peerId: PeerId, connected: boolean): void {
     const member = this.#at(peerId);
     member.connected = connected;
-    if (!connected && member.heardAtMs === 0) this.#members.delete(peerId);
+    if (!connected && member.heardAtMs === 0 && !member.counts) this.#members.delete(peerId);
+  }
+
+  /** Counts a member from now on; says whether that is new. One that was forgotten, or is one too many, isn't counted. */
+  count(peerId: PeerId): boolean {
+    if (this.#members.get(peerId)?.counts === true || this.#forgotten.has(peerId)) return false;
+    if (this.counted().length >= MAX_MEMBERS) return false;
+    this.#at(peerId).counts = true;
+    return true;
   }
 
   /** Takes in what a member says of itself. */
   heard(peerId: PeerId, heartbeat: Heartbeat, nowMs: number): Member {
     const member = this.#at(peerId);
+    if (member.born !== heartbeat.born) member.reports.clear();
     member.region = heartbeat.region;
     member.replica = heartbeat.replica;
+    member.born = heartbeat.born;
     member.heardAtMs = nowMs;
+    member.clockOffsetMs = heartbeat.atMs - nowMs;
     member.refused = null;
     // A member that lost data and began again has applied less than it said before: believe the latest word.
     member.applied = new Map(heartbeat.applied.map((mark) => [mark.replica, mark.number]));
+    member.held = heartbeat.held;
+    member.reports.add(reportOf(heartbeat.replica, heartbeat.applied, heartbeat.held));
+    // It has come back as new.
+    if (!this.isForgotten(peerId, heartbeat.born)) this.#forgotten.delete(peerId);
     return member;
   }
 
@@ -60,7 +121,39 @@ export class Members {
     member.region = heartbeat.region;
     member.replica = heartbeat.replica;
     member.applied = new Map();
+    member.held = [];
     member.refused = reason;
+  }
+
+  /** Forgets a member that is gone for good, as it was until then; says whether that is new. It may come back when it is born later. */
+  forget({ peerId, born }: Forgotten): boolean {
+    if (born <= (this.#forgotten.get(peerId) ?? -1)) return false;
+    const member = this.#members.get(peerId);
+    // It has come back already.
+    if (member !== undefined && member.born > born) return false;
+    this.#forgotten.delete(peerId);
+    if (this.#forgotten.size >= MAX_MEMBERS) this.#forgotten.delete(this.#forgotten.keys().next().value!);
+    this.#forgotten.set(peerId, born);
+    if (member !== undefined) {
+      member.counts = false;
+      member.reports.clear();
+      if (!member.connected) this.#members.delete(peerId);
+    }
+    return true;
+  }
+
+  /** The stamp up to which all that count have applied everything; see stability.ts. */
+  stableStamp(
+    stability: Stability,
+    own: Report,
+    applied: ReadonlyMap<ReplicaId, AppliedMark>,
+    nowMs: number,
+  ): Stamp {
+    const reports = this.counted().map(({ peerId, reports: queue }) => {
+      queue.settle(`${replicaHash(peerId)}.`, applied);
+      return queue.current;
+    });
+    return stability.stamp(own, reports, nowMs);
   }
 
   /** The region of a replica: of a member that goes by it now, or went by another epoch of the same identity. */
@@ -78,10 +171,15 @@ export class Members {
         peerId,
         region: '',
         replica: '',
+        born: 0,
         connected: false,
         applied: new Map(),
+        held: [],
+        clockOffsetMs: 0,
         heardAtMs: 0,
         refused: null,
+        counts: false,
+        reports: new ReportQueue(),
       };
       this.#trim();
       this.#members.set(peerId, member);
@@ -90,9 +188,18 @@ export class Members {
   }
 
   #trim(): void {
-    const absent = this.all().filter((member) => !member.connected);
+    const absent = this.all().filter((member) => !member.connected && !member.counts);
     if (absent.length < MAX_ABSENT_MEMBERS) return;
     absent.sort((a, b) => a.heardAtMs - b.heardAtMs);
     this.#members.delete(absent[0]!.peerId);
   }
+}
+
+/** A report, from what a heartbeat says. */
+export function reportOf(
+  replica: ReplicaId,
+  applied: readonly AppliedMark[],
+  held: readonly HeldRange[],
+): Report {
+  return { replica, applied: new Map(applied.map((mark) => [mark.replica, mark])), held };
 }

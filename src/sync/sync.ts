@@ -6,19 +6,23 @@
  * in which order, in replica/causal-delivery.ts.
  */
 import { setMaxListeners } from 'node:events';
+import type { ByteString } from '../../crdts/bytes.js';
 import type { ReplicaId } from '../../crdts/dot.js';
-import type { HybridClock } from '../../crdts/stamp.js';
-import { DecodeError, type MeshError, PeerError } from '../errors.js';
+import type { HybridClock, Stamp } from '../../crdts/stamp.js';
+import { ArgumentError, DecodeError, type MeshError, PeerError } from '../errors.js';
 import { replicaHash } from '../mesh/identity.js';
 import type { Mesh, MeshHandlers, PeerId } from '../mesh/mesh.js';
 import type { Logger } from '../options.js';
 import { CausalDelivery } from '../replica/causal-delivery.js';
 import { decodeFrame, type Frame } from '../replica/frame.js';
+import type { KeyChange } from '../replica/key-change.js';
 import { RecentFrames } from '../replica/recent-frames.js';
 import type { Replica } from '../replica/replica.js';
+import { epochAt } from '../replica-identity.js';
 import type { AppliedMark, Store } from '../store/store.js';
 import type { Cancel, Timers } from '../timers.js';
 import { AppliedWaiters } from './applied-waiters.js';
+import { Forgetter } from './forgetter.js';
 import { serveFrames } from './frame-server.js';
 import { GapRepair } from './gap-repair.js';
 import { type Member, Members } from './members.js';
@@ -33,8 +37,10 @@ import {
   PROTOCOL_VERSION,
   PROTOCOLS,
 } from './messages.js';
+import { encodeNotes, type Notes } from './notes.js';
 import { toPieces } from './pieces.js';
 import { MAX_QUEUED_MERGES, Repairs } from './repairs.js';
+import { Stability } from './stability.js';
 import { type TransferProgress, Transfers } from './transfers.js';
 
 export interface SyncOptions {
@@ -54,6 +60,14 @@ export interface SyncOptions {
   readonly heldBackBytes: number;
   /** Time between comparisons of all digests with a random member. */
   readonly antiEntropyMs: number;
+  /** What the node remembers of the mesh from before. */
+  readonly notes: Notes;
+  /** How old what is forgotten must be, at least. */
+  readonly tombstoneGraceMs: number;
+  /** All members have applied this replica's frames up to this number. */
+  readonly onEveryoneHas: (number: number) => void;
+  /** This node's data can't be merged with the others' any more: it must be dropped, and the node begin anew. */
+  readonly onOutcast: (reason: string) => void;
   readonly onPeer: (peer: PeerId, connected: boolean, region: string) => void;
   /** Answers a question of a verification. Default: refuses. */
   readonly answerVerify?: (from: PeerId, body: Uint8Array, signal: AbortSignal) => AsyncIterable<Uint8Array>;
@@ -61,6 +75,8 @@ export interface SyncOptions {
 
 /** Bytes of frames that one merge takes. */
 const MERGE_BYTES = 256 * 1024;
+/** Heartbeats that a member leaves to the one before it to sweep expired keys. */
+const SWEEP_TURN_HEARTBEATS = 10;
 
 export class Sync implements MeshHandlers {
   readonly #options: SyncOptions;
@@ -69,7 +85,14 @@ export class Sync implements MeshHandlers {
   readonly #repairs: Repairs;
   readonly #transfers: Transfers;
   readonly #waiters: AppliedWaiters;
-  readonly members = new Members();
+  readonly members: Members;
+  readonly #stability: Stability;
+  readonly #forgetter: Forgetter;
+  #born: number;
+  #floor: Stamp;
+  /** The notes that are stored, or on their way. */
+  #noted = '' as ByteString;
+  #noting: Promise<void> = Promise.resolve();
   readonly #stopped = new AbortController();
   readonly #warned = new Set<string>();
   /** Members that {@link SyncOptions.onPeer} was told of. */
@@ -80,6 +103,10 @@ export class Sync implements MeshHandlers {
 
   constructor(options: SyncOptions) {
     this.#options = options;
+    this.members = new Members(options.notes);
+    this.#born = options.notes.born;
+    this.#floor = options.notes.floor;
+    this.#stability = new Stability(options.tombstoneGraceMs);
     this.#delivery = new CausalDelivery(options.heldBackBytes, (stamp) => options.clock.isAhead(stamp));
     this.#recent = new RecentFrames(options.recentFramesBytes);
     // Every request under way listens.
@@ -101,10 +128,41 @@ export class Sync implements MeshHandlers {
     this.#repairs = new Repairs({
       ...shared,
       delivery: this.#delivery,
+      witnesses: () => this.#witnesses(),
+      forgotten: () => this.#forgottenIdentities(),
       take: (frame) => this.#take(frame, null),
-      pull: (peer) => this.#transfers.pull(peer),
+      recall: (id, number) => {
+        const bytes = this.#recent.get(id, number);
+        return bytes && decodeFrame(bytes, options.maxValueBytes);
+      },
+      drain: () => this.#drain(),
+      pull: async (peer) => {
+        const before = this.#transfers.completed;
+        await this.#transfers.pull(peer);
+        return this.#transfers.completed > before;
+      },
+    });
+    this.#forgetter = new Forgetter({
+      ...options,
+      stable: () => this.stableStamp(),
+      turn: () => this.members.present().filter(({ peerId }) => peerId < options.mesh.self).length,
+      raiseFloor: (floor) => this.#raiseFloor(floor),
+      graceMs: options.tombstoneGraceMs,
+      turnMs: SWEEP_TURN_HEARTBEATS * options.heartbeatMs,
     });
     this.restart(options.replica.applied.values());
+  }
+
+  /** The stamp up to which every member has applied every replica. */
+  stableStamp(): Stamp {
+    const { replica, timers } = this.#options;
+    const own = { replica: replica.id, applied: replica.applied, held: this.#delivery.held() };
+    return this.members.stableStamp(this.#stability, own, replica.applied, timers.now());
+  }
+
+  /** Keys that were forgotten, and expired keys that were swept, since the start. */
+  get forgotten(): { readonly forgotten: number; readonly swept: number } {
+    return this.#forgetter.counters;
   }
 
   /** What has happened since the start. */
@@ -152,6 +210,7 @@ export class Sync implements MeshHandlers {
   /** Goes on from what the store says is applied, after it was away. What was under way is asked for again. */
   restart(applied: Iterable<AppliedMark>): void {
     this.#transfers.restart();
+    this.#repairs.restart();
     this.#delivery.reset(applied);
   }
 
@@ -175,6 +234,11 @@ export class Sync implements MeshHandlers {
     else this.#sayHello();
     this.#waiters.check();
     this.#drain();
+  }
+
+  /** A commit has changed these keys. */
+  changed(changes: ReadonlyMap<ByteString, KeyChange>): void {
+    this.#forgetter.note(Array.from(changes.values(), ({ record }) => record));
   }
 
   /** Remote frames or states have been committed. */
@@ -221,9 +285,11 @@ export class Sync implements MeshHandlers {
         yield encodeHeartbeat(this.#self());
         return;
       case PROTOCOLS.frames:
-        yield* toPieces(serveFrames(decodeFramesRequest(body), this.#recent, store, signal));
+        yield* toPieces(serveFrames(decodeFramesRequest(body), this.#recent, this.#delivery, store, signal));
         return;
       case PROTOCOLS.state:
+        // From here on it counts, whatever happens to this node.
+        await this.#noting;
         yield* toPieces(this.#transfers.give(body));
         return;
       case PROTOCOLS.applied: {
@@ -263,6 +329,22 @@ export class Sync implements MeshHandlers {
     this.#options.onPeer(peer, here, member?.region ?? '');
   }
 
+  /** All members that count, when each of them is present; null when one is away, or this node's frames tell of one that it doesn't know. */
+  #witnesses(): Member[] | null {
+    const { mesh, replica } = this.#options;
+    const witnesses = this.members.present();
+    if (this.members.counted().some((member) => !witnesses.includes(member))) return null;
+    const known = this.#forgottenIdentities();
+    for (const peerId of [mesh.self, ...witnesses.map((member) => member.peerId)])
+      known.add(replicaHash(peerId));
+    for (const id of replica.applied.keys()) if (!known.has(id.slice(0, id.indexOf('.')))) return null;
+    return witnesses;
+  }
+
+  #forgottenIdentities(): Set<string> {
+    return new Set(this.members.forgotten().map(({ peerId }) => replicaHash(peerId)));
+  }
+
   // ---- heartbeats
 
   #self(): Heartbeat {
@@ -275,7 +357,7 @@ export class Sync implements MeshHandlers {
       applied: [...replica.applied.values()],
       atMs: Math.max(0, Math.floor(this.#options.timers.now())),
       born: 0,
-      held: this.#delivery.held(),
+      held: this.#delivery.held(replica.applied),
       members: [],
       forgotten: [],
     };
@@ -292,7 +374,12 @@ export class Sync implements MeshHandlers {
     this.#waiters.check();
     this.#drain();
     this.#repairs.look();
+    this.#repairs.lookForHoles();
     this.#transfers.tick();
+    this.#forgetter.round();
+    this.#beat();
+    this.#remember();
+    this.#trimLogs();
     this.#heartbeat = this.#options.timers.after(this.#options.heartbeatMs, () => this.#tick());
   }
 
@@ -324,9 +411,13 @@ export class Sync implements MeshHandlers {
       this.#announce(from);
       throw new PeerError(`${from} is refused: ${reason}`);
     }
+    this.#hearOfForgotten(from, heartbeat);
     this.members.heard(from, heartbeat, timers.now());
+    for (const peer of [from, ...heartbeat.members]) {
+      if (peer !== this.#options.mesh.self) this.members.count(peer);
+    }
+    this.#remember();
     this.#announce(from);
-    this.#trimRetiredLogs();
     if (!this.#stopped.signal.aborted) this.#repairs.look();
   }
 
@@ -352,6 +443,7 @@ export class Sync implements MeshHandlers {
     while (replica.available && replica.queuedRemote < MAX_QUEUED_MERGES) {
       const frames = this.#delivery.take(MERGE_BYTES);
       if (frames.length === 0) return;
+      this.#transfers.handed(frames);
       replica.merge({ frames, states: [], marks: [] });
     }
   }
@@ -383,17 +475,126 @@ export class Sync implements MeshHandlers {
 
   // ---- forgetting
 
-  /** Logs of this node's earlier epochs go when every member that is present has applied all of them. */
-  #trimRetiredLogs(): void {
+  /**
+   * Forgets a member that is gone for good: nothing waits for it any more, and should it return, it drops its data and begins anew.
+   * Throws ArgumentError when it is this node, unknown, or connected.
+   */
+  forget(peerId: PeerId): void {
+    const { mesh, timers, logger } = this.#options;
+    const member = this.members.get(peerId);
+    if (peerId === mesh.self) throw new ArgumentError('a node can not forget itself: say it to another one');
+    if (member === undefined || (!member.counts && member.refused === null))
+      throw new ArgumentError(`${peerId} is no member: MESH PEERS lists them`);
+    if (member.connected)
+      throw new ArgumentError(
+        `${peerId} is connected: stop it first; only a member that is gone can be forgotten`,
+      );
+    // Whatever it was until now is forgotten.
+    this.members.forget({ peerId, born: Math.max(member.born, epochAt(timers.now())) });
+    logger.warn(
+      { peer: peerId, region: member.region },
+      'a member is forgotten: if it returns, it begins anew',
+    );
+    this.#remember();
+    this.#sayHello();
+  }
+
+  /** Takes in whom another member has forgotten. Throws PeerError when its sender is itself forgotten. */
+  #hearOfForgotten(from: PeerId, heartbeat: Heartbeat): void {
+    const { mesh, logger } = this.#options;
+    const bound = heartbeat.forgotten.find(({ peerId }) => peerId === mesh.self)?.born ?? -1;
+    const outcast = this.#born <= bound;
+    if (this.members.isForgotten(from, heartbeat.born)) {
+      const reason = outcast
+        ? 'it and this node have each forgotten the other: start one of them with an empty store'
+        : 'it was forgotten, and has not begun anew yet';
+      this.members.refuse(from, heartbeat, reason);
+      this.#announce(from);
+      throw new PeerError(`${from} is refused: ${reason}`);
+    }
+    if (outcast) {
+      // What only this node had was written without the others waiting for it: merging it could bring back what they have deleted.
+      this.#recent.clear();
+      this.#outcast(`${from} says that this node was forgotten`, bound);
+    }
+    for (const forgotten of heartbeat.forgotten) {
+      if (forgotten.peerId === mesh.self || !this.members.forget(forgotten)) continue;
+      logger.warn(
+        { peer: forgotten.peerId, by: from },
+        'a member was forgotten: if it returns, it begins anew',
+      );
+      this.#announce(forgotten.peerId);
+    }
+  }
+
+  /** Drops this node's data, unless it is at it; what it does next begins later than `bound`. Throws PeerError. */
+  #outcast(reason: string, bound: number): never {
+    if (this.#outcastBound < 0) this.#options.onOutcast(reason);
+    this.#outcastBound = Math.max(this.#outcastBound, bound, this.#born);
+    throw new PeerError(`${reason}: it begins anew`);
+  }
+
+  /** The store is back. `born`: the epoch in which its data began, if it has none any more; null = it still has some. */
+  returned(born: number | null): void {
+    if (born !== null) {
+      this.#born = Math.max(born, this.#outcastBound + 1);
+      this.#floor = 0;
+      this.#outcastBound = -1;
+    }
+    this.#noted = '' as ByteString;
+  }
+
+  /** The data could not be dropped: it is tried again when the next member says so. */
+  outcastAgain(): void {
+    this.#outcastBound = -1;
+  }
+
+  /** While this node's data is being dropped: it must begin anew later than this epoch. -1 = it isn't. */
+  #outcastBound = -1;
+
+  /** Makes an empty frame when the others wait to hear how far this node's clock is. */
+  #beat(): void {
+    const { replica } = this.#options;
+    const demand = this.#forgetter.demand;
+    if (demand <= (replica.applied.get(replica.id)?.stamp ?? 0) || !replica.available) return;
+    replica.submit({ needs: [], run: (tx) => tx.beat() }, () => {});
+  }
+
+  async #raiseFloor(floor: Stamp): Promise<void> {
+    this.#floor = Math.max(this.#floor, floor);
+    this.#remember();
+    await this.#noting;
+  }
+
+  /** Stores the notes when they have changed; {@link #noting} resolves when they are stored. */
+  #remember(): void {
+    const notes = encodeNotes({
+      born: this.#born,
+      floor: this.#floor,
+      members: this.members.counted().map(({ peerId }) => peerId),
+      forgotten: this.members.forgotten(),
+    });
+    if (notes === this.#noted || !this.#options.replica.available || this.#stopped.signal.aborted) return;
+    this.#noted = notes;
+    this.#noting = this.#options.store.saveNotes(notes);
+    this.#noting.catch(() => {
+      this.#noted = '' as ByteString;
+    });
+  }
+
+  /** Trims this node's logs where all members have applied them: those of earlier epochs, and what is old of the running one. */
+  #trimLogs(): void {
     const { replica, store, mesh } = this.#options;
     const own = `${replicaHash(mesh.self)}.`;
-    const present: Member[] = this.members.present();
-    for (const mark of replica.applied.values()) {
-      const { replica: retired, number } = mark;
-      if (retired === replica.id || !retired.startsWith(own) || this.#trimmed.has(retired)) continue;
-      if (present.length > 0 && present.every((member) => (member.applied.get(retired) ?? 0) >= number)) {
-        this.#trimmed.add(retired);
-        store.trimLog(retired, number).catch(() => this.#trimmed.delete(retired));
+    const counted = this.members.counted();
+    if (counted.length === 0) return;
+    for (const { replica: id, number } of replica.applied.values()) {
+      if (!id.startsWith(own) || this.#trimmed.has(id)) continue;
+      const everyone = Math.min(...counted.map((member) => member.applied.get(id) ?? 0));
+      if (id === replica.id) this.#options.onEveryoneHas(everyone);
+      else if (everyone >= number) {
+        this.#trimmed.add(id);
+        store.trimLog(id, number).catch(() => this.#trimmed.delete(id));
       }
     }
   }

@@ -240,6 +240,12 @@ class FakeTransaction implements Transaction {
     }
   }
 
+  sweep(): boolean {
+    return false;
+  }
+
+  beat(): void {}
+
   type(key: ByteString): KeyType {
     const value = this.#entry(key)?.value;
     return value === undefined ? 'none' : value instanceof Set ? 'set' : 'string';

@@ -1,0 +1,202 @@
+/**
+ * The forgetter: drops what is left of keys that are gone, once every member knows that they are. Why that is safe, and what it takes: crdts/forgetting.ts.
+ *
+ * It keeps one number for each slot: the least stable stamp at which a visit may find something to do. Commits lower it where a key
+ * dies or gets a deadline; a visit reads the slot's headers and sets it anew. So nothing is held per key, and a slot in which
+ * everything lives isn't visited again. After a start every slot is visited once.
+ *
+ * Expired keys are swept first, by a frame. Any member may, but one does it first and the others wait for their turn.
+ */
+import type { ByteString } from '../../crdts/bytes.js';
+import { deadlineOf } from '../../crdts/expiry.js';
+import { isForgettable, isSweepable } from '../../crdts/forgetting.js';
+import { type KeyState, winningType } from '../../crdts/key-state.js';
+import { MAX_STAMP, STAMP_EPOCH_MS, STAMPS_PER_MS, type Stamp, stampAt, stampMs } from '../../crdts/stamp.js';
+import type { Logger } from '../options.js';
+import { type KeyRecord, readHeader } from '../replica/key-record.js';
+import type { Operation } from '../replica/operation.js';
+import type { Replica } from '../replica/replica.js';
+import { keySlot, SLOTS } from '../store/slots.js';
+import type { Store } from '../store/store.js';
+import type { Timers } from '../timers.js';
+
+export interface ForgetterOptions {
+  readonly replica: Pick<Replica, 'merge' | 'submit' | 'available' | 'id' | 'applied'>;
+  readonly store: Pick<Store, 'slotHeaders'>;
+  readonly timers: Timers;
+  readonly logger: Logger;
+  /** The stable stamp now. */
+  readonly stable: () => Stamp;
+  /** How many members sweep before this one does. */
+  readonly turn: () => number;
+  /** Stores that something may be forgotten up to this stamp. Called before that is done; nothing is when it rejects. */
+  readonly raiseFloor: (stable: Stamp) => Promise<void>;
+  /** How old what is forgotten must be, at least: a store that loses its last moments then needs nothing that is forgotten. */
+  readonly graceMs: number;
+  /** How long a member waits for the one before it to sweep. */
+  readonly turnMs: number;
+}
+
+/** Keys in one batch. */
+const BATCH_KEYS = 1_000;
+/** Slots that one round visits, so that a round ends soon. */
+const MAX_VISITS = 1_024;
+/** Slots that are read at once. */
+const READ_SLOTS = 64;
+
+export class Forgetter {
+  readonly #options: ForgetterOptions;
+  readonly #due = new Float64Array(SLOTS);
+  #running = false;
+  #next = 0;
+  /** Keys that were forgotten, and swept, since the start. */
+  readonly counters = { forgotten: 0, swept: 0 };
+
+  constructor(options: ForgetterOptions) {
+    this.#options = options;
+  }
+
+  /** The store was away: every slot is visited again. */
+  restart(): void {
+    this.#due.fill(0);
+  }
+
+  /** A commit has changed these keys. */
+  note(records: Iterable<KeyRecord>): void {
+    for (const { key, state } of records) this.#lower(keySlot(key), dueStamp(state));
+  }
+
+  /**
+   * The stamp that this node's clock must tell the others of, so that what waits can be forgotten: they can't know that an idle
+   * node has nothing older to say. 0 = nothing waits.
+   */
+  get demand(): Stamp {
+    const now = stampAt(this.#options.timers.now());
+    let demand = 0;
+    for (const due of this.#due) if (due <= now && due > demand) demand = due;
+    return demand;
+  }
+
+  /** Visits slots that are due, unless it is at it already. Never rejects: what fails is tried again with the next round. */
+  async round(): Promise<void> {
+    const { replica, timers, graceMs } = this.#options;
+    if (this.#running || !replica.available) return;
+    const stable = Math.min(this.#options.stable(), Math.max(0, stampAt(timers.now() - graceMs)));
+    if (stable === 0) return;
+    this.#running = true;
+    try {
+      for (let visits = 0; visits < MAX_VISITS; visits += READ_SLOTS) {
+        const slots = this.#dueSlots(stable);
+        if (slots.length === 0 || !(await this.#visit(slots, stable))) return;
+      }
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  /** The next slots that are due, all around. */
+  #dueSlots(stable: Stamp): number[] {
+    const slots: number[] = [];
+    for (let i = 0; i < SLOTS && slots.length < READ_SLOTS; i += 1) {
+      if (this.#due[this.#next]! <= stable) slots.push(this.#next);
+      this.#next = (this.#next + 1) % SLOTS;
+    }
+    return slots;
+  }
+
+  /** Says whether it went through. */
+  async #visit(slots: readonly number[], stable: Stamp): Promise<boolean> {
+    // What is committed from here on lowers them again.
+    for (const slot of slots) this.#due[slot] = Number.POSITIVE_INFINITY;
+    try {
+      const found = await Promise.all(slots.map((slot) => this.#options.store.slotHeaders(slot)));
+      const forget: ByteString[] = [];
+      const sweep: ByteString[] = [];
+      for (const [i, headers] of found.entries()) {
+        for (const [key, header] of headers) this.#judge(slots[i]!, key, header, stable, forget, sweep);
+      }
+      if (forget.length > 0) await this.#options.raiseFloor(stable);
+      await this.#forget(forget, stable);
+      await this.#sweep(sweep, stable);
+      return true;
+    } catch (error) {
+      for (const slot of slots) this.#due[slot] = 0;
+      this.#options.logger.debug(
+        { err: error as Error },
+        'what is left of deleted keys could not be dropped',
+      );
+      return false;
+    }
+  }
+
+  #judge(
+    slot: number,
+    key: ByteString,
+    header: ByteString,
+    stable: Stamp,
+    forget: ByteString[],
+    sweep: ByteString[],
+  ): void {
+    const { turn, turnMs } = this.#options;
+    const { state } = readHeader(key, header);
+    const due = dueStamp(state);
+    if (isForgettable(state, stable)) forget.push(key);
+    else if (!isSweepable(state, stable)) this.#lower(slot, due > stable ? due : Number.POSITIVE_INFINITY);
+    else {
+      const mine = due + turn() * turnMs * STAMPS_PER_MS;
+      if (mine <= stable) sweep.push(key);
+      else this.#lower(slot, mine);
+    }
+  }
+
+  async #forget(keys: readonly ByteString[], stable: Stamp): Promise<void> {
+    for (let start = 0; start < keys.length; start += BATCH_KEYS) {
+      const some = keys.slice(start, start + BATCH_KEYS);
+      await new Promise<void>((resolve, reject) => {
+        this.#options.replica.merge({
+          frames: [],
+          states: [],
+          marks: [],
+          forget: { keys: some, stable },
+          done: (error) => (error === null ? resolve() : reject(error)),
+        });
+      });
+      this.counters.forgotten += some.length;
+    }
+  }
+
+  async #sweep(keys: readonly ByteString[], stable: Stamp): Promise<void> {
+    for (let start = 0; start < keys.length; start += BATCH_KEYS) {
+      const some = keys.slice(start, start + BATCH_KEYS);
+      this.counters.swept += await this.#submit({
+        needs: some.map((key) => ({ key })),
+        run: (tx) => some.reduce((count, key) => count + Number(tx.sweep(key, stable)), 0),
+      });
+    }
+  }
+
+  #submit<T>(operation: Operation<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#options.replica.submit(operation, (error, value) =>
+        error === null ? resolve(value as T) : reject(error),
+      );
+    });
+  }
+
+  #lower(slot: number, due: Stamp): void {
+    if (due < this.#due[slot]!) this.#due[slot] = due;
+  }
+}
+
+/** The least stable stamp at which something may be done about a key: infinite while it lives and has no deadline. */
+export function dueStamp(state: KeyState): Stamp {
+  const { expiry, touched } = state;
+  const waits = expiry !== null && expiry.siblings.size > 0;
+  if (winningType(state) === 'none') return touched;
+  const deadline = waits ? deadlineOf(expiry) : null;
+  if (deadline === null || deadline > LAST_MS) return Number.POSITIVE_INFINITY;
+  return Math.max(touched, stampAt(Math.max(deadline, STAMP_EPOCH_MS)));
+}
+
+/** A deadline after the last stamp never comes. */
+const LAST_MS = stampMs(MAX_STAMP);

@@ -1,0 +1,122 @@
+/**
+ * Stability: up to which stamp has every member applied every replica? What that is for, and why it is safe: crdts/forgetting.ts.
+ *
+ * Reports in order: what a member says it has applied counts only once all frames that it had made before it said so are
+ * applied here, those of its earlier epochs included. A report that overtook such a frame would let this node forget what the frame builds on.
+ *
+ * A retired replica (an earlier epoch of a member, or one of a member that was forgotten) makes no frames any more, so its last stamp would
+ * hold the stable stamp back for ever. It stops doing so when all members have applied the same frames of it, none holds
+ * one back, and that has been so for a while: long enough for a copy that is still on its way to arrive.
+ */
+import type { ReplicaId } from '../../crdts/dot.js';
+import { stableStamp } from '../../crdts/forgetting.js';
+import type { Stamp } from '../../crdts/stamp.js';
+import type { AppliedMark } from '../store/store.js';
+import type { HeldRange } from './messages.js';
+
+/** What one member had applied when it said so. */
+export interface Report {
+  /** The replica that it was then. */
+  readonly replica: ReplicaId;
+  readonly applied: ReadonlyMap<ReplicaId, AppliedMark>;
+  readonly held: readonly HeldRange[];
+}
+
+/** Says whether all frames that the reporter had made before its report are applied. `identity`: what all its replica ids begin with. */
+export function isInOrder(
+  report: Report,
+  identity: string,
+  applied: ReadonlyMap<ReplicaId, AppliedMark>,
+): boolean {
+  for (const [replica, { number }] of report.applied) {
+    if (replica.startsWith(identity) && (applied.get(replica)?.number ?? 0) < number) return false;
+  }
+  return true;
+}
+
+/** A member's reports: the last one that counts, and two that may come to. */
+export class ReportQueue {
+  readonly #waiting: Report[] = [];
+  /** The last report in order; null = none yet. */
+  current: Report | null = null;
+
+  /** Takes in what the member says now. */
+  add(report: Report): void {
+    // The first that waits stays, or under steady writes none would ever come in order.
+    if (this.#waiting.length < 2) this.#waiting.push(report);
+    else this.#waiting[1] = report;
+  }
+
+  /** Moves on as far as the applied frames allow. */
+  settle(identity: string, applied: ReadonlyMap<ReplicaId, AppliedMark>): void {
+    while (this.#waiting.length > 0 && isInOrder(this.#waiting[0]!, identity, applied))
+      this.current = this.#waiting.shift()!;
+  }
+
+  /** The member has begun anew: nothing that it said before counts. */
+  clear(): void {
+    this.#waiting.length = 0;
+    this.current = null;
+  }
+}
+
+export class Stability {
+  readonly #retiredAfterMs: number;
+  /** Since when all agree on a retired replica, and on which frame. */
+  readonly #agreed = new Map<ReplicaId, { readonly number: number; readonly sinceMs: number }>();
+
+  /** @param retiredAfterMs how long all must agree on a retired replica before it stops holding the stable stamp back */
+  constructor(retiredAfterMs: number) {
+    this.#retiredAfterMs = retiredAfterMs;
+  }
+
+  /** The stable stamp, given this node's own report and those of all other members; null = one has said nothing that counts. 0 = nothing is stable. */
+  stamp(own: Report, others: readonly (Report | null)[], nowMs: number): Stamp {
+    const reports = [own];
+    for (const report of others) {
+      if (report === null) return 0;
+      reports.push(report);
+    }
+    const ignored = this.#settledReplicas(reports, nowMs);
+    return stableStamp(
+      reports.map(({ applied }) => {
+        const stamps = new Map<ReplicaId, Stamp>();
+        for (const [replica, mark] of applied) if (!ignored.has(replica)) stamps.set(replica, mark.stamp);
+        return stamps;
+      }),
+    );
+  }
+
+  /** Retired replicas that all members have long agreed on. */
+  #settledReplicas(reports: readonly Report[], nowMs: number): Set<ReplicaId> {
+    const current = new Set(reports.map(({ replica }) => replica));
+    const held = new Set(reports.flatMap((report) => report.held.map(({ replica }) => replica)));
+    const settled = new Set<ReplicaId>();
+    const known = new Set(reports.flatMap(({ applied }) => [...applied.keys()]));
+    for (const replica of this.#agreed.keys()) if (!known.has(replica)) this.#agreed.delete(replica);
+    for (const replica of known) {
+      const number = reports[0]!.applied.get(replica)?.number ?? 0;
+      const same = reports.every(({ applied }) => (applied.get(replica)?.number ?? 0) === number);
+      if (current.has(replica) || held.has(replica) || !same) {
+        this.#agreed.delete(replica);
+        continue;
+      }
+      const agreed = this.#agreed.get(replica);
+      if (agreed?.number !== number) this.#agreed.set(replica, { number, sinceMs: nowMs });
+      else if (nowMs - agreed.sinceMs >= this.#retiredAfterMs) settled.add(replica);
+    }
+    return settled;
+  }
+}
+
+/** What was applied up to a floor: says whether `applied` holds all frames up to that stamp of the replicas that `known` knows. */
+export function coversFloor(
+  applied: ReadonlyMap<ReplicaId, AppliedMark>,
+  known: Iterable<AppliedMark>,
+  floor: Stamp,
+): boolean {
+  for (const { replica, stamp } of known) {
+    if ((applied.get(replica)?.stamp ?? 0) < Math.min(stamp, floor)) return false;
+  }
+  return true;
+}
