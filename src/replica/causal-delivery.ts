@@ -6,6 +6,9 @@
  * bounded queue; what doesn't fit is dropped, and is repaired later. Pure: no IO, no clock of its own.
  *
  * Invariant: a frame from further in the future than the allowed drift is neither delivered nor dropped: it waits.
+ *
+ * Frames that nobody has any more are told with {@link CausalDelivery.lost} and {@link CausalDelivery.skip}; whether that is so is
+ * found out in sync/holes.ts.
  */
 import type { ReplicaId } from '../../crdts/dot.js';
 import type { Stamp } from '../../crdts/stamp.js';
@@ -27,6 +30,10 @@ export class CausalDelivery {
   readonly #held = new Map<ReplicaId, Map<number, Frame>>();
   readonly #maxBytes: number;
   readonly #isAhead: (stamp: Stamp) => boolean;
+  /** Replica → stamp: dots of that replica that aren't delivered, and are older than that, will never come. */
+  readonly #lost = new Map<ReplicaId, Stamp>();
+  /** Replica → number of the last frame before the one behind a skipped hole, until that is delivered. */
+  readonly #skipped = new Map<ReplicaId, number>();
   #heldBytes = 0;
 
   /** @param maxBytes bound of the held-back frames; @param isAhead says whether a stamp is too far in the future */
@@ -62,16 +69,56 @@ export class CausalDelivery {
     return last;
   }
 
-  /** What is held back, by replica: the least and the greatest number. */
-  held(): { replica: ReplicaId; first: number; last: number }[] {
-    return [...this.#held].map(([replica, frames]) => {
+  /**
+   * What is here and not committed yet, by replica: the least and the greatest number of what is held back, or delivered and
+   * still under way. `committed`: the marks of the store. Default: all that is delivered.
+   */
+  held(
+    committed: ReadonlyMap<ReplicaId, AppliedMark> = this.#marks,
+  ): { replica: ReplicaId; first: number; last: number }[] {
+    const ranges = new Map<ReplicaId, { replica: ReplicaId; first: number; last: number }>();
+    for (const [replica, frames] of this.#held) {
       let [first, last] = [Number.POSITIVE_INFINITY, 0];
       for (const number of frames.keys()) {
         first = Math.min(first, number);
         last = Math.max(last, number);
       }
-      return { replica, first, last };
-    });
+      ranges.set(replica, { replica, first, last });
+    }
+    for (const [replica, { number }] of this.#marks) {
+      const done = committed.get(replica)?.number ?? 0;
+      if (number <= done || number === this.#skipped.get(replica)) continue;
+      ranges.set(replica, { replica, first: done + 1, last: ranges.get(replica)?.last ?? number });
+    }
+    return [...ranges.values()];
+  }
+
+  /** The first frame that is held back of each replica. */
+  firstHeld(): Map<ReplicaId, Frame> {
+    const first = new Map<ReplicaId, Frame>();
+    for (const [replica, frames] of this.#held)
+      first.set(
+        replica,
+        [...frames.values()].reduce((a, b) => (b.number < a.number ? b : a)),
+      );
+    return first;
+  }
+
+  /** Replicas whose dots some replica's next frame waits for. */
+  awaited(): Set<ReplicaId> {
+    const awaited = new Set<ReplicaId>();
+    for (const [replica, frames] of this.#held) {
+      const next = frames.get(this.#nextNumber(replica));
+      for (const [other, stamp] of next?.deps ?? [])
+        if (other !== replica && !this.#isMet(other, stamp)) awaited.add(other);
+    }
+    return awaited;
+  }
+
+  /** Frames that are held back, from one number to another, in order. */
+  heldFrames(replica: ReplicaId, from: number, to: number): Frame[] {
+    const frames = [...(this.#held.get(replica)?.values() ?? [])];
+    return frames.filter(({ number }) => number >= from && number <= to).sort((a, b) => a.number - b.number);
   }
 
   /** Replicas whose next frame waits because it is from the future. */
@@ -98,7 +145,23 @@ export class CausalDelivery {
     }
     frames.set(frame.number, frame);
     this.#heldBytes += frame.bytes.length;
+    // It isn't lost after all, or there is more than was thought.
+    if (frame.stamp < (this.#lost.get(frame.replica) ?? 0)) this.#lost.delete(frame.replica);
     return 'held';
+  }
+
+  /** Nobody has those frames of a replica that are not delivered here, and older than `before`: what depends on them needn't wait. */
+  lost(replica: ReplicaId, before: Stamp): void {
+    this.#lost.set(replica, before);
+  }
+
+  /** Goes on with a frame that is held back, though those between it and the delivered ones are missing: nobody has them. */
+  skip(replica: ReplicaId, next: number): void {
+    const frame = this.#held.get(replica)?.get(next);
+    if (frame === undefined || next <= this.#nextNumber(replica)) return;
+    const stamp = Math.max(this.#marks.get(replica)?.stamp ?? 0, frame.stamp - 1);
+    this.#marks.set(replica, { replica, number: next - 1, stamp });
+    this.#skipped.set(replica, next - 1);
   }
 
   /** Takes out what can be delivered now, in an order that keeps the invariant, up to about `maxBytes`. */
@@ -114,6 +177,7 @@ export class CausalDelivery {
           if (bytes > 0 && bytes + frame.bytes.length > maxBytes) return ready;
           this.#remove(frame);
           this.#marks.set(replica, { replica, number: frame.number, stamp: frame.stamp });
+          this.#skipped.delete(replica);
           ready.push(frame);
           bytes += frame.bytes.length;
           progress = true;
@@ -128,6 +192,7 @@ export class CausalDelivery {
     for (const mark of marks) {
       if ((this.#marks.get(mark.replica)?.number ?? 0) >= mark.number) continue;
       this.#marks.set(mark.replica, mark);
+      this.#skipped.delete(mark.replica);
       for (const frame of this.#held.get(mark.replica)?.values() ?? []) {
         if (frame.number <= mark.number) this.#remove(frame);
       }
@@ -138,6 +203,8 @@ export class CausalDelivery {
   reset(marks: Iterable<AppliedMark>): void {
     this.#marks.clear();
     this.#held.clear();
+    this.#lost.clear();
+    this.#skipped.clear();
     this.#heldBytes = 0;
     this.raise(marks);
   }
@@ -159,10 +226,13 @@ export class CausalDelivery {
   }
 
   #depsMet(frame: Frame): boolean {
-    for (const [replica, stamp] of frame.deps) {
-      if (replica !== frame.replica && (this.#marks.get(replica)?.stamp ?? 0) < stamp) return false;
-    }
+    for (const [replica, stamp] of frame.deps)
+      if (replica !== frame.replica && !this.#isMet(replica, stamp)) return false;
     return true;
+  }
+
+  #isMet(replica: ReplicaId, stamp: Stamp): boolean {
+    return (this.#marks.get(replica)?.stamp ?? 0) >= stamp || stamp < (this.#lost.get(replica) ?? 0);
   }
 
   #remove(frame: Frame): void {

@@ -1,5 +1,9 @@
-/** Serves frames for repair: from the recent ones in memory, of any replica, and from this node's own logs. */
+/**
+ * Serves frames for repair: from the recent ones in memory, of any replica, from this node's own logs, and from what is held
+ * back here. That may be the only copy, behind a hole that this node can't fill itself.
+ */
 import { LimitError } from '../errors.js';
+import type { CausalDelivery } from '../replica/causal-delivery.js';
 import type { RecentFrames } from '../replica/recent-frames.js';
 import type { Store } from '../store/store.js';
 import { encodeFrameChunk, type FramesRequest } from './messages.js';
@@ -9,10 +13,11 @@ const CHUNK_BYTES = 256 * 1024;
 /** Frames that one request may ask for. */
 const MAX_FRAMES = 100_000;
 
-/** Gives the asked-for frames in order, from the first on as far as they are there without a hole. */
+/** Gives the asked-for frames in order: from the first on as far as they are there without a hole, then those that are held back. */
 export async function* serveFrames(
   request: FramesRequest,
   recent: RecentFrames,
+  delivery: CausalDelivery,
   store: Store,
   signal: AbortSignal,
 ): AsyncIterable<Uint8Array> {
@@ -35,7 +40,18 @@ export async function* serveFrames(
         next += 1;
       }
     }
-    if (chunk.length === 0) return;
+    if (chunk.length === 0) break;
     yield encodeFrameChunk(chunk);
   }
+  let chunk: Uint8Array[] = [];
+  let bytes = 0;
+  for (const frame of delivery.heldFrames(replica, next, to)) {
+    if (signal.aborted) return;
+    chunk.push(frame.bytes);
+    bytes += frame.bytes.length;
+    if (bytes < CHUNK_BYTES) continue;
+    yield encodeFrameChunk(chunk);
+    [chunk, bytes] = [[], 0];
+  }
+  if (chunk.length > 0) yield encodeFrameChunk(chunk);
 }

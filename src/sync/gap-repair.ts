@@ -89,7 +89,8 @@ export class GapRepair {
   ): Repair[] {
     const heads = new Map<ReplicaId, number>();
     for (const member of present) {
-      for (const replica of [member.replica, ...member.applied.keys()])
+      const held = member.held.map((range) => range.replica);
+      for (const replica of [member.replica, ...member.applied.keys(), ...held])
         heads.set(replica, Math.max(heads.get(replica) ?? 0, lastOf(member, replica, arrived)));
     }
     for (const replica of this.#behind.keys()) if (!heads.has(replica)) this.#behind.delete(replica);
@@ -125,10 +126,11 @@ export class GapRepair {
   }
 }
 
-/** The last frame of a replica that a member has: of its own it has what it sent, whatever it has told of them. */
+/** The last frame of a replica that a member has, applied or held back: of its own it has what it sent, whatever it has told of them. */
 function lastOf(member: Member, replica: ReplicaId, arrived: Arrived): number {
-  const applied = member.applied.get(replica) ?? 0;
-  return member.replica === replica ? Math.max(applied, arrived.lastKnown(replica)) : applied;
+  const held = member.held.find((range) => range.replica === replica)?.last ?? 0;
+  const last = Math.max(member.applied.get(replica) ?? 0, held);
+  return member.replica === replica ? Math.max(last, arrived.lastKnown(replica)) : last;
 }
 
 /** Who made a replica's frames has them longest: in its log; then a former epoch's maker; then anyone. */

@@ -9,6 +9,7 @@ import assert from 'node:assert/strict';
 import { inspect } from 'node:util';
 import { type ByteString, utf8 } from '../../crdts/bytes.js';
 import { keyDigest } from '../../crdts/digest.js';
+import type { ReplicaId } from '../../crdts/dot.js';
 import { deadlineOf } from '../../crdts/expiry.js';
 import {
   emptyKeyState,
@@ -29,7 +30,7 @@ import type { NodeOptions } from '../../src/options.js';
 import { decodeFrame, type Frame } from '../../src/replica/frame.js';
 import type { Operation, Transaction } from '../../src/replica/operation.js';
 import { keySlot } from '../../src/store/slots.js';
-import type { Store } from '../../src/store/store.js';
+import type { AppliedMark, Store } from '../../src/store/store.js';
 import { isHeartbeat } from '../../src/sync/messages.js';
 import { readStates, totalDigest } from '../../src/sync/state-transfer.js';
 import type { Timers } from '../../src/timers.js';
@@ -95,6 +96,11 @@ export class Simulation {
   readonly #options: SimulationOptions;
   readonly #members = new Map<string, Member>();
   readonly #frames = new Map<string, Frame>();
+  /** Replica and stamp → number of the frame that has it; and what each write of a value was. */
+  readonly #stamps = new Map<string, number>();
+  readonly #writes = new Map<string, string>();
+  /** Replica → number of the frame up to which a region that never loses data had applied it when its maker lost some. */
+  readonly #mustStay = new Map<ReplicaId, number>();
   /** Sum of the increments of a pure counter that were acknowledged, and of those whose outcome isn't known. */
   readonly #acknowledged = new Map<ByteString, bigint>();
   readonly #unknown = new Map<ByteString, bigint>();
@@ -167,6 +173,17 @@ export class Simulation {
     await this.#collectLogs(member);
     const { replica, frames } = member.node.status();
     await member.store.trimLog(replica, frames.own).catch(() => {});
+  }
+
+  /**
+   * A region is about to lose data. What of its current epoch any of the others has applied must stay, if these never
+   * lose any.
+   */
+  expectKept(loser: ReplicaId, others: readonly Iterable<AppliedMark>[]): void {
+    for (const marks of others)
+      for (const { replica, number } of marks)
+        if (replica === loser && number > (this.#mustStay.get(replica) ?? 0))
+          this.#mustStay.set(replica, number);
   }
 
   get alive(): string[] {
@@ -306,9 +323,7 @@ export class Simulation {
 
   async #view(member: Member): Promise<string> {
     const status = member.node.status();
-    // Where data may be lost, frames may wait for ever for one that nobody has any more.
-    const heldBack = this.#options.lossy === true ? 0 : status.frames.heldBack;
-    if (status.queue.operations > 0 || heldBack > 0) return `busy ${status.region}`;
+    if (status.queue.operations > 0 || status.frames.heldBack > 0) return `busy ${status.region}`;
     for (const other of this.#members.values()) {
       const applied = status.peers.find((peer) => peer.replica === other.node.status().replica);
       if (other !== member && (applied === undefined || applied.behindFrames > 0))
@@ -363,6 +378,20 @@ export class Simulation {
         value <= up && value >= -down,
         `${key} is ${value}, but only +${up} and -${down} were asked for`,
       );
+    }
+    const states = new Map(await readStates(first!.store, KEYS));
+    for (const [replica, through] of this.#mustStay) {
+      for (let number = 1; number <= through; number += 1) {
+        const frame = this.#frames.get(`${replica} ${number}`);
+        assert.ok(frame !== undefined, `frame ${replica} ${number} was applied but never seen`);
+        for (const [key, delta] of frame.keys) {
+          const state = states.get(key) ?? emptyKeyState();
+          assert.ok(
+            !mergeKeyState(state, delta),
+            `${replica} ${number} was applied elsewhere and is lost: ${key}`,
+          );
+        }
+      }
     }
   }
 
@@ -439,7 +468,29 @@ export class Simulation {
 
   #keep(bytes: Uint8Array): void {
     const frame = decodeFrame(bytes, MAX_VALUE_BYTES);
-    this.#frames.set(`${frame.replica} ${frame.number}`, frame);
+    const name = `${frame.replica} ${frame.number}`;
+    const known = this.#frames.get(name);
+    if (known !== undefined) {
+      if (Buffer.compare(known.bytes, bytes) !== 0) this.#fault(`frame number used twice: ${name}`);
+      return;
+    }
+    this.#frames.set(name, { ...frame, bytes: bytes.slice() });
+    this.#once(this.#stamps, `${frame.replica} ${frame.stamp}`, frame.number, 'stamp of a frame');
+    for (const [key, { string }] of frame.keys) {
+      if (string === null || string.register.replica !== frame.replica) continue;
+      const { stamp, value } = string.register;
+      this.#once(this.#writes, `${frame.replica} ${stamp} ${key}`, inspect(value), 'dot');
+    }
+  }
+
+  #once<V>(seen: Map<string, V>, name: string, value: V, what: string): void {
+    const before = seen.get(name);
+    if (before === undefined) seen.set(name, value);
+    else if (before !== value) this.#fault(`${what} used twice: ${name}`);
+  }
+
+  #fault(text: string): void {
+    if (!this.#faults.includes(text)) this.#faults.push(text);
   }
 
   #tapped(mesh: Mesh): Mesh {

@@ -1,0 +1,155 @@
+/** One run of a simulation: a whole mesh on virtual time and a hostile network, with the troubles that are asked for. */
+import { LoopbackNetwork } from '../../src/mesh/loopback.js';
+import type { NodeOptions } from '../../src/options.js';
+import { type CommitFault, MemoryStore } from '../../src/store/memory.js';
+import { MemoryDataset } from '../../src/store/memory-dataset.js';
+import type { Timers } from '../../src/timers.js';
+import { VirtualTimers } from '../../src/virtual-timers.js';
+import { Random } from './crdt-runs.js';
+import { copyDataset } from './dataset-copy.js';
+import { Simulation } from './simulation.js';
+
+/** What goes wrong in a run, besides the network. */
+export interface Troubles {
+  /** Default: a, b, c. */
+  readonly regions?: readonly string[];
+  /** Joins in the middle, with nothing. */
+  readonly late?: string;
+  readonly crashes?: boolean;
+  readonly storeFaults?: boolean;
+  /** Logs are trimmed before everyone has what is in them. */
+  readonly trimmedLogs?: boolean;
+  /** Stores fall back to what they were: while their node runs, or while it is down too, when memory can't help. */
+  readonly lostData?: 'running' | 'ever';
+  /** The regions whose stores lose data. Default: all. */
+  readonly losers?: readonly string[];
+  /** How far a region's clock is ahead, in milliseconds. */
+  readonly aheadMs?: Readonly<Record<string, number>>;
+  readonly node?: Partial<NodeOptions>;
+}
+
+/** Runs one seed to its end. Throws when the regions do not converge, or not to what they must. */
+export async function simulate(seed: number, troubles: Troubles): Promise<void> {
+  const { regions = ['a', 'b', 'c'], aheadMs = {}, late, losers = regions } = troubles;
+  const random = new Random(seed);
+  const timers = new VirtualTimers();
+  const network = new LoopbackNetwork({
+    timers,
+    random: () => random.below(1_000_000) / 1_000_000,
+    latencyMs: [1, 40],
+    loss: 0.3,
+    duplication: 0.15,
+    reordering: 0.3,
+    reorderingMs: 200,
+  });
+  const timersOf = (region: string): Timers => ({
+    now: () => timers.now() + (aheadMs[region] ?? 0),
+    after: (delayMs, fn) => timers.after(delayMs, fn),
+  });
+  const datasets = new Map(regions.map((region) => [region, new MemoryDataset()]));
+  const stores = new Map<string, MemoryStore>();
+  const backups = new Map<string, MemoryDataset>();
+  /** What each store held a moment ago. */
+  const tails = new Map<string, MemoryDataset>();
+  let faulty = troubles.storeFaults === true;
+  const fault = (): CommitFault | null => {
+    if (!faulty || !random.chance(3)) return null;
+    return random.pick<CommitFault>(['refuse', 'lose', 'unknown']);
+  };
+  const simulation = new Simulation({
+    node: {
+      ...(process.env.SIMULATE_LOG === undefined ? {} : { logger: console }),
+      // A region that refuses while it loads has fewer stories to tell.
+      whileLoading: seed % 4 === 0 ? 'refuse' : 'serve',
+      ...troubles.node,
+    },
+    regions,
+    network,
+    timers,
+    timersOf,
+    random,
+    lossy: troubles.lostData === 'ever',
+    openStore: (region) => {
+      // What was committed before a start is in no node's memory: falling back behind it would lose it for good.
+      if (troubles.lostData !== 'ever') backups.delete(region);
+      const store = new MemoryStore({
+        timers: timersOf(region),
+        latencyMs: 1,
+        dataset: datasets.get(region)!,
+        fault,
+        random: () => random.below(1000) / 1000,
+      });
+      stores.set(region, store);
+      return store;
+    },
+    readStore: (region) => new MemoryStore({ timers: timersOf(region), dataset: datasets.get(region)! }),
+  });
+  const reviveAll = async (): Promise<void> => {
+    for (const region of regions) {
+      if (simulation.alive.includes(region)) continue;
+      await timers.runToEnd(simulation.revive(region));
+    }
+  };
+  const copyOf = (region: string): MemoryDataset => {
+    const copy = copyDataset(datasets.get(region)!, timersOf(region).now());
+    // As every store promises: an older copy that comes back doesn't say that it is clean.
+    if (copy.identity !== null) copy.identity = { ...copy.identity, clean: false };
+    return copy;
+  };
+  /** A store falls back to an older copy, under a running node or a stopped one. */
+  const loseData = async (region: string, copy: MemoryDataset | undefined): Promise<void> => {
+    if (copy === undefined || !losers.includes(region)) return;
+    const older = copyDataset(copy, timersOf(region).now());
+    await timers.runToEnd(simulation.remember(region));
+    const current = datasets.get(region)!.identity;
+    if (current !== null) {
+      const others = regions.filter((other) => !losers.includes(other));
+      simulation.expectKept(
+        current.replica,
+        others.map((other) => datasets.get(other)!.applied.values()),
+      );
+    }
+    datasets.set(region, older);
+    if (simulation.alive.includes(region)) stores.get(region)!.loseData(older);
+  };
+  for (const region of regions) if (region !== late) await timers.runToEnd(simulation.revive(region));
+  const losesPower = troubles.lostData === 'ever';
+  for (let step = 0; step < 120; step += 1) {
+    if (losesPower) for (const region of losers) tails.set(region, copyOf(region));
+    for (let i = random.below(6); i > 0; i -= 1) simulation.operate();
+    const event = random.below(40);
+    const region = random.pick(regions);
+    if (event === 0) network.partition([[region], regions]);
+    else if (event === 1) network.cut(region, random.pick(regions), { oneWay: random.chance(50) });
+    else if (event <= 3) network.heal();
+    else if (event === 4 && troubles.crashes) await timers.runToEnd(simulation.crash(region));
+    else if (event === 5 && troubles.crashes) await timers.runToEnd(simulation.shutDown(region));
+    else if (event <= 8 && (late === undefined || step > 70)) await reviveAll();
+    else if (event <= 11 && troubles.trimmedLogs) await timers.runToEnd(simulation.trimLog(region));
+    else if (event <= 14 && troubles.lostData !== undefined && simulation.alive.includes(region))
+      backups.set(region, copyOf(region));
+    else if (event === 15 && troubles.lostData !== undefined) await loseData(region, backups.get(region));
+    else if (event === 16 && losesPower) {
+      // The machine dies, and what its store had not yet written to disk is gone.
+      await timers.runToEnd(simulation.crash(region));
+      await loseData(region, tails.get(region));
+    }
+    await timers.advance(random.below(100));
+  }
+  network.heal();
+  faulty = false;
+  await reviveAll();
+  const deadlineMs = timers.now() + 120_000;
+  while (!(await timers.runToEnd(simulation.converged()))) {
+    if (timers.now() > deadlineMs) {
+      const states = simulation.alive.map((region) => JSON.stringify(simulation.node(region).status()));
+      const differing = await timers.runToEnd(simulation.differences());
+      throw new Error(`not converged 120 s after healing:\n${[...differing, ...states].join('\n')}`);
+    }
+    await timers.advance(200);
+  }
+  // Every expiry has come, by all clocks.
+  await timers.advance(5_000 + Math.max(0, ...Object.values(aheadMs)));
+  await timers.runToEnd(simulation.check());
+  await timers.runToEnd(simulation.stop());
+}
