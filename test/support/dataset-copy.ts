@@ -17,5 +17,6 @@ export function copyDataset(from: MemoryDataset, nowMs: number): MemoryDataset {
   for (const [replica, log] of from.logs) to.logs.set(replica, [...log]);
   for (const [replica, mark] of from.applied) to.applied.set(replica, mark);
   to.identity = from.identity;
+  to.notes = from.notes;
   return to;
 }
