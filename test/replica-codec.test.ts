@@ -21,7 +21,7 @@ import {
   type KeyRecord,
 } from '../src/replica/key-record.js';
 import { pack, packBytes, unpack } from '../src/replica/msgpack.js';
-import { decodeKeyChunk, encodeKeyChunk } from '../src/sync/key-chunk.js';
+import { decodeStateAnswer, encodeStateAnswer } from '../src/sync/state-answers.js';
 import { check } from './support/crdt-runs.js';
 
 const MAX = 1 << 20;
@@ -335,21 +335,26 @@ test('damaged stored bytes are a DecodeError', () => {
     assert.throws(() => decodeEntry(packBytes(tree)), { code: 'DECODE' }, JSON.stringify(tree));
 });
 
-// ---- chunks of whole states
+// ---- whole states, as transfers send them
 
-test('chunks of whole states come back; parts of sets, and states without a stamp, are refused', () => {
+test('whole states come back; parts of sets, and states without a stamp, are refused', () => {
   const whole = emptyKeyState();
   for (const part of states(1000, utf8('v'))) mergeKeyState(whole, part);
-  const chunk = encodeKeyChunk([
-    [utf8('k'), whole],
-    ['\xff' as ByteString, states(500, utf8('w'))[0]!],
-  ]);
-  const back = decodeKeyChunk(chunk, MAX);
+  const answer = {
+    kind: 'keys' as const,
+    slotsDone: 3,
+    states: [
+      [utf8('k'), whole],
+      ['\xff' as ByteString, states(500, utf8('w'))[0]!],
+    ] as [ByteString, KeyState][],
+  };
+  const back = decodeStateAnswer(encodeStateAnswer(answer), MAX);
+  assert.ok(back.kind === 'keys' && back.slotsDone === 3);
   assert.deepEqual(
-    back.map(([key]) => key),
+    back.states.map(([key]) => key),
     ['k', '\xff'],
   );
-  assert.deepEqual(back[0]![1], whole);
+  assert.deepEqual(back.states[0]![1], whole);
   const bad: unknown[] = [
     'x',
     ['x'],
@@ -358,5 +363,5 @@ test('chunks of whole states come back; parts of sets, and states without a stam
     [[10, ['a.1'], 'k', 2, [[0, 0], [[0, 0], ['m']], 0]]],
     [[10, ['a.1'], 'k'.repeat(MAX + 1)]],
   ];
-  for (const tree of bad) assert.throws(() => decodeKeyChunk(pack(tree), MAX), { code: 'DECODE' });
+  for (const tree of bad) assert.throws(() => decodeStateAnswer(pack([1, 0, tree]), MAX), { code: 'DECODE' });
 });

@@ -1,112 +1,84 @@
 /**
  * State transfer: brings a member up to another's state, whatever it has missed: new members, trimmed logs, lost data.
  *
- * The asker sends the digests of its slots; the giver answers with its applied marks, as they are *before* it reads anything,
- * and then with the whole state of every key in the slots that differ. Merging whole states is always safe.
+ * Compared top-down, in a conversation of three requests (state-messages.ts): the digests of all slots; then, of the slots that differ, a
+ * digest of each key the asker has, and the states of those keys come that differ; then, of big sets, only the members that differ.
+ * Whatever has come is merged at once, so a transfer that broke off goes on where it stopped: what was merged doesn't differ any more.
  *
- * Invariant: only when all differing slots have been merged are the asker's marks raised to the giver's. Raised earlier,
- * a transfer that breaks off would leave holes that nothing would ever fill.
+ * Invariant: the asker's marks are raised to the giver's, as they were before it read anything, only when all that differs has been
+ * merged. Raised earlier, a transfer that breaks off would leave holes that nothing would ever fill.
  *
- * First, simple form: a slot is the unit of difference, and a key's whole state is one message.
+ * Invariant: what compared equal must still be what was compared when the marks are raised, but for changes that the marks don't cover
+ * (touched-keys.ts); otherwise it is compared again.
  */
 import type { ByteString } from '../../crdts/bytes.js';
-import { addDigests } from '../../crdts/digest.js';
 import type { KeyState } from '../../crdts/key-state.js';
-import { asArray } from '../../crdts/wire.js';
 import { DecodeError, PeerError } from '../errors.js';
 import type { Mesh, PeerId } from '../mesh/mesh.js';
-import { decodeRecord } from '../replica/key-record.js';
-import { pack, unpack } from '../replica/msgpack.js';
 import type { RemoteItem } from '../replica/remote-batch.js';
+import { keySlot } from '../store/slots.js';
 import type { AppliedMark, Store } from '../store/store.js';
-import { decodeKeyChunk, encodeKeyChunk } from './key-chunk.js';
-import { count, marksFromWire, marksToWire, PROTOCOLS } from './messages.js';
+import { digestOf, headersOf, recordOf } from './key-digests.js';
+import { hash32 } from './member-buckets.js';
+import { PROTOCOLS } from './messages.js';
 import { fromPieces } from './pieces.js';
+import { SetAssembly } from './set-assembly.js';
+import { compareSet, wasAsked } from './set-giver.js';
+import { BIG_SET_MEMBERS } from './set-scan.js';
+import { decodeStateAnswer, type StateAnswer } from './state-answers.js';
+import {
+  decodeSlotDigests,
+  decodeStateHead,
+  encodeStateRequest,
+  type KeyDigest,
+  MAX_SETS,
+  type SetRequest,
+  type StateHead,
+  type StateRequest,
+} from './state-messages.js';
+import { TouchedKeys } from './touched-keys.js';
 
-/** Keys per chunk, at most, and bytes per chunk, about. */
-const CHUNK_KEYS = 256;
-const CHUNK_BYTES = 256 * 1024;
+export { readStates, totalDigest } from './key-digests.js';
 
-const SLOTS = 16384;
-
-/** One digest over all slots. */
-export function totalDigest(digests: ReadonlyMap<number, number>): number {
-  let total = 0;
-  for (const digest of digests.values()) total = addDigests(total, digest);
-  return total;
-}
-
-/** Reads the whole state of some keys from a store. Keys without a header are left out. */
-export async function readStates(
-  store: Store,
-  keys: readonly ByteString[],
-): Promise<[ByteString, KeyState][]> {
-  const loaded = await store.load(keys.map((key) => ({ key, value: true, elements: 'all' as const })));
-  const states: [ByteString, KeyState][] = [];
-  for (const [i, key] of keys.entries()) {
-    const record = decodeRecord(key, loaded[i]!, { value: true, whole: true, members: [] });
-    if (record.header === null) continue;
-    states.push([key, record.state]);
-  }
-  return states;
-}
-
-/** Answers a state request. `marks` gives the applied marks of this moment. */
-export async function* giveState(
-  store: Store,
-  marks: () => Iterable<AppliedMark>,
-  body: Uint8Array,
-): AsyncIterable<Uint8Array> {
-  const theirs = decodeDigests(body);
-  const before = marksToWire(marks());
-  const ours = await store.digests();
-  const slots: number[] = [];
-  for (const slot of new Set([...ours.keys(), ...theirs.keys()])) {
-    if ((ours.get(slot) ?? 0) !== (theirs.get(slot) ?? 0)) slots.push(slot);
-  }
-  yield pack([before, slots.length]);
-  for (const slot of slots) {
-    const keys = await store.slotKeys(slot);
-    for (let start = 0; start < keys.length; start += CHUNK_KEYS) {
-      yield* chunks(await readStates(store, keys.slice(start, start + CHUNK_KEYS)));
-    }
-  }
-}
-
-/** Cuts states into messages of about {@link CHUNK_BYTES}; one key is never cut. */
-function* chunks(states: readonly [ByteString, KeyState][]): Generator<Uint8Array> {
-  let batch: [ByteString, KeyState][] = [];
-  let bytes = 0;
-  for (const item of states) {
-    const size = roughSize(item[1]);
-    if (batch.length > 0 && bytes + size > CHUNK_BYTES) {
-      yield encodeKeyChunk(batch);
-      batch = [];
-      bytes = 0;
-    }
-    batch.push(item);
-    bytes += size;
-  }
-  if (batch.length > 0) yield encodeKeyChunk(batch);
-}
-
-function roughSize(state: KeyState): number {
-  const value = state.string?.register.value;
-  let size = 64 + (typeof value === 'string' ? value.length : 0);
-  for (const member of state.set?.entries.keys() ?? []) size += member.length + 24;
-  return size;
-}
+/** Keys whose digests go into one request: 2 MB of them. */
+const KEYS_PER_REQUEST = 200_000;
+/** Big sets are asked for when the request for them has grown so long, in buckets; or at the end. */
+const BUCKETS_PER_REQUEST = 4096;
+/** Comparisons of what changed meanwhile; after them the transfer is given up, with no marks raised. */
+const MAX_ROUNDS = 5;
+/** Keys beyond what the giver announced that are accepted: it may be written to meanwhile. */
+const MORE_KEYS = 10_000;
+const TIMEOUT_MS = 30_000;
 
 /** What a pull has merged so far. Counted up while it runs. */
 export interface PullCounts {
   keys: number;
-  /** Keys that the giver announced; an estimate, 0 = not told. */
+  /** Keys that will have come at the end, as far as the slots that are done allow to tell; 0 = not known yet. */
   keysTotal: number;
-  /** Bytes received. */
+  /** Bytes sent and received. */
   bytes: number;
 }
 
+export interface PullOptions {
+  readonly mesh: Mesh;
+  readonly peer: PeerId;
+  readonly store: Store;
+  readonly maxValueBytes: number;
+  readonly isAhead: (stamp: number) => boolean;
+  readonly merge: (item: RemoteItem) => void;
+  /** Merges the marks. Called at once when nothing is left to compare. Default: as {@link merge} does. */
+  readonly raise?: (item: RemoteItem) => void;
+  /** Told of all frames that are merged. Default: none are. */
+  readonly touched?: TouchedKeys;
+  /** Where to count what was merged, for those who look on. */
+  readonly counts?: PullCounts;
+  /** Default: {@link BIG_SET_MEMBERS}. */
+  readonly bigSetMembers?: number;
+  readonly signal: AbortSignal;
+}
+
 export interface TransferOutcome {
+  readonly marks: readonly AppliedMark[];
   readonly slots: number;
   readonly keys: number;
   readonly bytes: number;
@@ -116,63 +88,218 @@ export interface TransferOutcome {
  * Pulls a peer's state and merges it. Rejects when the transfer breaks off or the peer sends something else; then what was
  * merged stays (it is right, only not complete) and no mark is raised.
  */
-export async function pullState(options: {
-  readonly mesh: Mesh;
-  readonly peer: PeerId;
-  readonly store: Store;
-  readonly maxValueBytes: number;
-  readonly isAhead: (stamp: number) => boolean;
-  readonly merge: (item: RemoteItem) => void;
-  /** Where to count what was merged, for those who look on. */
-  readonly counts?: PullCounts;
-  readonly signal: AbortSignal;
-}): Promise<TransferOutcome & { readonly marks: readonly AppliedMark[] }> {
-  const { mesh, peer, store, signal } = options;
-  const merged = (item: Omit<RemoteItem, 'done'>): Promise<void> =>
-    new Promise((resolve, reject) => {
-      options.merge({ ...item, done: (error) => (error === null ? resolve() : reject(error)) });
+export function pullState(options: PullOptions): Promise<TransferOutcome> {
+  return new Pull(options).run();
+}
+
+class Pull {
+  readonly #options: PullOptions;
+  readonly #counts: PullCounts;
+  readonly #touched: TouchedKeys;
+  readonly #big: { readonly bigSetMembers: number };
+  readonly #assembly: SetAssembly;
+  #head: StateHead = { marks: [], keys: 0, token: '' };
+  /** Keys that may come. */
+  #mostKeys = 0;
+  /** Big sets to ask for, by key. */
+  #sets = new Map<ByteString, SetRequest>();
+  #buckets = 0;
+  /** Slots that were compared and slots to compare. */
+  #slotsDone = 0;
+  #slots = 0;
+
+  constructor(options: PullOptions) {
+    this.#options = options;
+    this.#counts = options.counts ?? { keys: 0, keysTotal: 0, bytes: 0 };
+    this.#touched = options.touched ?? new TouchedKeys();
+    this.#big = { bigSetMembers: options.bigSetMembers ?? BIG_SET_MEMBERS };
+    this.#assembly = new SetAssembly(options.store, this.#big);
+  }
+
+  async run(): Promise<TransferOutcome> {
+    const { store, peer, isAhead } = this.#options;
+    try {
+      const theirs = await this.#askDigests();
+      const { marks } = this.#head;
+      if (marks.some((mark) => isAhead(mark.stamp)))
+        throw new PeerError(`${peer} has applied stamps from the future: check its clock`);
+      let slots: number[] = [];
+      for (let round = 0; ; round += 1) {
+        this.#touched.watch(marks);
+        // What was handed to the replica before is committed now; what comes after is noted.
+        await this.#merged({ frames: [], states: [], marks: [] });
+        if (round === 0) slots = differing(await store.digests(), theirs);
+        this.#slots += slots.length;
+        await this.#pullSlots(slots);
+        const { keys } = this.#touched;
+        if (keys.size === 0) break;
+        if (round === MAX_ROUNDS) throw new PeerError('what was compared changes all the time');
+        slots = [...new Set([...keys].map(keySlot))].sort((a, b) => a - b);
+      }
+      await this.#merged({ frames: [], states: [], marks }, this.#options.raise);
+      const { keys, bytes } = this.#counts;
+      return { marks, slots: this.#slots, keys, bytes };
+    } finally {
+      this.#touched.stop();
+    }
+  }
+
+  #merged(item: Omit<RemoteItem, 'done'>, merge = this.#options.merge): Promise<void> {
+    return new Promise((resolve, reject) => {
+      merge({ ...item, done: (error) => (error === null ? resolve() : reject(error)) });
     });
-  let marks: AppliedMark[] | null = null;
-  let slots = 0;
-  const counts = options.counts ?? { keys: 0, keysTotal: 0, bytes: 0 };
-  const body = encodeDigests(await store.digests());
-  const pieces = mesh.request(peer, PROTOCOLS.state, body, { signal, timeoutMs: 30_000 });
-  for await (const chunk of fromPieces(pieces)) {
-    counts.bytes += chunk.length;
-    if (marks === null) {
-      const head = asArray(unpack(chunk), 'head of a state transfer', 2);
-      marks = marksFromWire(head[0]);
-      slots = count(head[1]);
-      continue;
-    }
-    const states = decodeKeyChunk(chunk, options.maxValueBytes);
-    for (const [, state] of states) {
-      if (options.isAhead(state.touched))
-        throw new PeerError(`the state of ${peer} holds stamps from the future: check its clock`);
-    }
-    await merged({ frames: [], states, marks: [] });
-    counts.keys += states.length;
   }
-  if (marks === null) throw new PeerError(`${peer} sent an empty state transfer`);
-  if (marks.some((mark) => options.isAhead(mark.stamp)))
-    throw new PeerError(`${peer} has applied stamps from the future: check its clock`);
-  await merged({ frames: [], states: [], marks });
-  return { marks, slots, keys: counts.keys, bytes: counts.bytes };
+
+  async *#ask(request: StateRequest): AsyncGenerator<Uint8Array> {
+    const { mesh, peer, signal } = this.#options;
+    const body = encodeStateRequest(request);
+    this.#counts.bytes += body.length;
+    const pieces = mesh.request(peer, PROTOCOLS.state, body, { signal, timeoutMs: TIMEOUT_MS });
+    for await (const message of fromPieces(pieces)) {
+      this.#counts.bytes += message.length;
+      yield message;
+    }
+  }
+
+  async #askDigests(): Promise<Map<number, number>> {
+    const { peer } = this.#options;
+    let digests: Map<number, number> | null = null;
+    let begun = false;
+    for await (const message of this.#ask({ kind: 'digests' })) {
+      if (digests !== null) throw new DecodeError('a state transfer goes on after its digests');
+      if (begun) digests = decodeSlotDigests(message);
+      else this.#head = decodeStateHead(message);
+      begun = true;
+    }
+    if (digests === null) throw new PeerError(`${peer} sent an empty state transfer`);
+    this.#mostKeys = 2 * this.#head.keys + MORE_KEYS;
+    return digests;
+  }
+
+  /** Compares the keys of some slots, and merges those that differ. */
+  async #pullSlots(slots: readonly number[]): Promise<void> {
+    let some = new Map<number, KeyDigest[]>();
+    let listed = 0;
+    for await (const [slot, headers] of headersOf(this.#options.store, slots)) {
+      // Keys that aren't listed come whether they differ or not.
+      const digests = headers.slice(0, KEYS_PER_REQUEST).map(([key, header]) => ({
+        hash: hash32(key),
+        digest: digestOf(recordOf(key, header)),
+      }));
+      if (listed > 0 && listed + digests.length > KEYS_PER_REQUEST) {
+        await this.#askKeys(some);
+        some = new Map();
+        listed = 0;
+      }
+      some.set(slot, digests);
+      listed += digests.length;
+      this.#mostKeys += headers.length;
+    }
+    if (some.size > 0) await this.#askKeys(some);
+    await this.#askMembers();
+  }
+
+  async #askKeys(slots: ReadonlyMap<number, KeyDigest[]>): Promise<void> {
+    const { store, maxValueBytes, peer } = this.#options;
+    const before = this.#slotsDone;
+    let done = 0;
+    for await (const message of this.#ask({ kind: 'keys', token: this.#head.token, slots })) {
+      const answer = decodeStateAnswer(message, maxValueBytes);
+      const mayCome = (key: ByteString) => slots.has(keySlot(key));
+      if (answer.kind === 'keys') {
+        const { slotsDone, states } = answer;
+        if (
+          slotsDone < done ||
+          slotsDone > slots.size ||
+          (states.length === 0 && slotsDone === done && done > 0 && done < slots.size)
+        )
+          throw new DecodeError('a state transfer does not go on');
+        done = slotsDone;
+        this.#slotsDone = before + done;
+      } else if (answer.kind === 'big set') {
+        if (!mayCome(answer.key)) throw new DecodeError('a key comes that was not asked for');
+        const request = await compareSet(store, answer.key, answer.coarse, this.#big);
+        this.#sets.set(answer.key, request);
+        this.#buckets += 1 + (request.coarse?.length ?? 0);
+        this.#count(1);
+        if (this.#buckets >= BUCKETS_PER_REQUEST || this.#sets.size >= MAX_SETS) await this.#askMembers();
+        continue;
+      } else if (answer.kind === 'begin' && answer.fine !== null) {
+        throw new DecodeError('a part of a set comes that was not asked for');
+      }
+      await this.#take(answer, mayCome);
+    }
+    if (done < slots.size || this.#assembly.key !== null)
+      throw new PeerError(`${peer} stopped in the middle of a state transfer`);
+  }
+
+  async #askMembers(): Promise<void> {
+    if (this.#sets.size === 0) return;
+    const { maxValueBytes, peer } = this.#options;
+    const asked = this.#sets;
+    this.#sets = new Map();
+    this.#buckets = 0;
+    const missing = new Set(asked.keys());
+    const request = { kind: 'members', token: this.#head.token, sets: [...asked.values()] } as const;
+    for await (const message of this.#ask(request)) {
+      const answer = decodeStateAnswer(message, maxValueBytes);
+      if (answer.kind === 'big set') throw new DecodeError('a set is announced where its members belong');
+      if (answer.kind === 'begin' && answer.fine !== null) {
+        const wanted = asked.get(answer.key);
+        if (wanted?.coarse == null || !wasAsked(wanted, answer.fine))
+          throw new DecodeError('a part of a set comes that was not asked for');
+      }
+      for (const key of await this.#take(answer, (key) => missing.has(key))) missing.delete(key);
+    }
+    if (missing.size > 0) throw new PeerError(`${peer} has left out a set`);
+  }
+
+  /** Merges what an answer completes; gives the keys. */
+  async #take(answer: StateAnswer, mayCome: (key: ByteString) => boolean): Promise<ByteString[]> {
+    let states: readonly (readonly [ByteString, KeyState])[] = [];
+    if (answer.kind === 'begin') {
+      this.#require([[answer.key, answer.state]], mayCome);
+      this.#assembly.begin(answer);
+    } else if (answer.kind === 'members') this.#assembly.add(answer);
+    else if (answer.kind === 'end') states = [await this.#assembly.end()];
+    else if (answer.kind === 'keys') {
+      this.#require(answer.states, mayCome);
+      states = answer.states;
+    }
+    if (states.length > 0) {
+      this.#count(states.length);
+      await this.#merged({ frames: [], states, marks: [] });
+      const { keys } = this.#counts;
+      this.#counts.keys = keys + states.length;
+    }
+    const share = this.#slotsDone === 0 ? 0 : this.#slots / this.#slotsDone;
+    this.#counts.keysTotal = Math.max(this.#counts.keys, Math.round(this.#counts.keys * share));
+    return states.map(([key]) => key);
+  }
+
+  /** Counts keys against what was announced. */
+  #count(keys: number): void {
+    this.#mostKeys -= keys;
+    if (this.#mostKeys < 0) throw new PeerError(`${this.#options.peer} sends more keys than it announced`);
+  }
+
+  #require(
+    states: readonly (readonly [ByteString, KeyState])[],
+    mayCome: (key: ByteString) => boolean,
+  ): void {
+    for (const [key, state] of states) {
+      if (!mayCome(key)) throw new DecodeError('a key comes that was not asked for');
+      if (this.#options.isAhead(state.touched)) {
+        throw new PeerError(
+          `the state of ${this.#options.peer} holds stamps from the future: check its clock`,
+        );
+      }
+    }
+  }
 }
 
-function encodeDigests(digests: ReadonlyMap<number, number>): Uint8Array {
-  const flat: number[] = [];
-  for (const [slot, digest] of digests) if (digest !== 0) flat.push(slot, digest);
-  return pack(flat);
-}
-
-function decodeDigests(bytes: Uint8Array): Map<number, number> {
-  const flat = asArray(unpack(bytes), 'digests', 2 * SLOTS);
-  const digests = new Map<number, number>();
-  for (let i = 0; i < flat.length; i += 2) {
-    const slot = count(flat[i]);
-    if (slot >= SLOTS) throw new DecodeError('a digest names a slot that does not exist');
-    digests.set(slot, count(flat[i + 1]));
-  }
-  return digests;
+/** The slots whose digests differ, in ascending order. */
+function differing(ours: ReadonlyMap<number, number>, theirs: ReadonlyMap<number, number>): number[] {
+  const slots = new Set([...ours.keys(), ...theirs.keys()]);
+  return [...slots].filter((slot) => (ours.get(slot) ?? 0) !== (theirs.get(slot) ?? 0)).sort((a, b) => a - b);
 }

@@ -8,11 +8,16 @@ import type { HybridClock } from '../../crdts/stamp.js';
 import { DecodeError, PeerError } from '../errors.js';
 import type { Mesh, PeerId } from '../mesh/mesh.js';
 import type { Logger } from '../options.js';
+import type { Frame } from '../replica/frame.js';
+import type { RemoteItem } from '../replica/remote-batch.js';
 import type { Replica } from '../replica/replica.js';
 import type { AppliedMark, Store } from '../store/store.js';
 import type { Timers } from '../timers.js';
 import type { Member } from './members.js';
-import { giveState, type PullCounts, pullState } from './state-transfer.js';
+import { BIG_SET_MEMBERS } from './set-scan.js';
+import { giveState } from './state-giver.js';
+import { type PullCounts, pullState } from './state-transfer.js';
+import { TouchedKeys } from './touched-keys.js';
 
 /** How far a transfer is that is under way. */
 export interface TransferProgress extends Readonly<PullCounts> {
@@ -33,17 +38,20 @@ export interface TransfersOptions {
   readonly maxValueBytes: number;
   /** Time between comparisons of all digests with a random member. */
   readonly antiEntropyMs: number;
+  /** Sets of at least so many members are compared by their members' buckets. Default: 1,024. */
+  readonly bigSetMembers?: number;
   readonly stopped: AbortSignal;
   /** Members that can be asked. */
   readonly present: () => readonly Member[];
-  /** A transfer is complete and merged: this much is applied now. */
+  /** All that differed is merged: this much counts as applied now. Its commit is under way. */
   readonly onMarks: (marks: readonly AppliedMark[]) => void;
   /** A peer sent something that can't be read. */
   readonly onRefused: (peer: PeerId, error: DecodeError) => void;
 }
 
-/** Pause after a state transfer that broke off. */
+/** Pause before a peer is asked again whose transfer broke off; doubled each time that it sent what isn't one. */
 const PULL_AGAIN_MS = 1_000;
+const MAX_DOUBLINGS = 6;
 
 export class Transfers {
   readonly #options: TransfersOptions;
@@ -51,7 +59,9 @@ export class Transfers {
   #era = 0;
   #pulling: { readonly peer: PeerId; readonly startedAtMs: number; readonly counts: PullCounts } | null =
     null;
-  #nextPullMs = 0;
+  readonly #touched = new TouchedKeys();
+  /** Peers that are not asked before a time, and how often in a row they sent what can't be read. */
+  readonly #pauses = new Map<PeerId, { readonly untilMs: number; readonly refused: number }>();
   #nextCompareMs = 0;
   /** Transfers that were completed. */
   completed = 0;
@@ -75,48 +85,68 @@ export class Transfers {
 
   /** Gives states for as long as the marks that were given first are true of what is stored. */
   async *give(body: Uint8Array): AsyncGenerator<Uint8Array> {
-    const { replica, store } = this.#options;
+    const { replica, store, bigSetMembers = BIG_SET_MEMBERS } = this.#options;
     const era = this.#era;
     const check = (): void => {
       if (era === this.#era && replica.available) return;
       throw new PeerError("this node's store is unavailable, or has lost data meanwhile: ask again later");
     };
     check();
-    for await (const chunk of giveState(store, () => replica.applied.values(), body)) {
+    // Another epoch, or other data under the same: what was told of them doesn't hold any more.
+    const token = `${replica.id} ${era}`;
+    const giver = { store, marks: () => replica.applied.values(), token, bigSetMembers };
+    for await (const chunk of giveState(giver, body)) {
       check();
       yield chunk;
     }
     check();
   }
 
-  /** Pulls a peer's state, unless a transfer is under way or one has just failed. Never rejects. */
+  /** These frames are handed to the replica now. */
+  handed(frames: readonly Frame[]): void {
+    this.#touched.note(frames);
+  }
+
+  /** Pulls a peer's state, unless a transfer is under way or this peer's last one has just failed. Never rejects. */
   async pull(peer: PeerId): Promise<void> {
-    const { mesh, store, replica, clock, timers, logger, maxValueBytes, stopped } = this.#options;
-    if (this.#pulling !== null || stopped.aborted || timers.now() < this.#nextPullMs) return;
+    const { mesh, store, replica, clock, timers, logger, maxValueBytes, bigSetMembers, stopped, onMarks } =
+      this.#options;
+    if (this.#pulling !== null || stopped.aborted || this.#isPaused(peer)) return;
     const counts: PullCounts = { keys: 0, keysTotal: 0, bytes: 0 };
     this.#pulling = { peer, startedAtMs: timers.now(), counts };
     const era = this.#era;
+    // What was merged before the store lost it would be missing under the marks.
+    const merge = (item: RemoteItem): void =>
+      era === this.#era
+        ? replica.merge(item)
+        : item.done?.(new PeerError('the store has lost what was transferred before'));
     try {
-      const outcome = await pullState({
+      const { slots, keys, bytes } = await pullState({
         mesh,
         peer,
         store,
         counts,
         maxValueBytes,
+        ...(bigSetMembers === undefined ? {} : { bigSetMembers }),
+        touched: this.#touched,
         isAhead: (stamp) => clock.isAhead(stamp),
-        // What was merged before the store lost it would be missing under the marks.
-        merge: (item) =>
-          era === this.#era
-            ? replica.merge(item)
-            : item.done?.(new PeerError('the store has lost what was transferred before')),
+        merge,
+        raise: (item) => {
+          merge(item);
+          // From here on, no frame may come in that the marks cover. Should the commit fail, all begins again from what is stored.
+          if (era === this.#era) onMarks(item.marks);
+        },
         signal: stopped,
       });
       this.completed += 1;
-      this.#options.onMarks(outcome.marks);
-      const { slots, keys, bytes } = outcome;
+      this.#pauses.delete(peer);
       if (slots > 0) logger.info({ peer, slots, keys, bytes }, 'merged the state of a peer');
     } catch (error) {
-      this.#nextPullMs = timers.now() + PULL_AGAIN_MS;
+      const refused = error instanceof DecodeError ? (this.#pauses.get(peer)?.refused ?? 0) + 1 : 0;
+      const pauseMs = PULL_AGAIN_MS * 2 ** Math.min(refused, MAX_DOUBLINGS);
+      this.#pauses.set(peer, { untilMs: timers.now() + pauseMs, refused });
+      // Another member may do better.
+      this.#nextCompareMs = Math.min(this.#nextCompareMs, timers.now() + PULL_AGAIN_MS);
       if (error instanceof DecodeError) this.#options.onRefused(peer, error);
       else logger.debug({ peer, err: error as Error }, 'a state transfer broke off');
     } finally {
@@ -124,12 +154,16 @@ export class Transfers {
     }
   }
 
+  #isPaused(peer: PeerId): boolean {
+    return this.#options.timers.now() < (this.#pauses.get(peer)?.untilMs ?? 0);
+  }
+
   /** Compares all digests with a random member, if it is time to. */
   tick(): void {
     const { timers, antiEntropyMs, random, present } = this.#options;
     if (timers.now() < this.#nextCompareMs) return;
     this.#nextCompareMs = timers.now() + antiEntropyMs * (0.75 + random() / 2);
-    const members = present();
+    const members = present().filter(({ peerId }) => !this.#isPaused(peerId));
     const chosen = members[Math.floor(random() * members.length)];
     if (chosen !== undefined) void this.pull(chosen.peerId);
   }

@@ -1,0 +1,172 @@
+/**
+ * What the two sides of a state transfer say to each other, as positional msgpack arrays. A transfer is a conversation of three requests:
+ *
+ *     digests   [1]                                  → a {@link StateHead}, then the digests of all slots
+ *     keys      [2, token, slots, counts, digests]   → states of the keys that differ; a big set that both sides hold is only announced
+ *     members   [3, token, [key, rest, coarse, fine], …]  → of each big set, what lies in the buckets that differ
+ *
+ * Each answer is a stream of messages, so each side holds one at a time; a request is bounded by the mesh, hence one of each kind for
+ * some 200,000 keys compared.
+ */
+import type { ByteString } from '../../crdts/bytes.js';
+import { DIGEST_MODULUS } from '../../crdts/digest.js';
+import { asArray, WireReader, WireWriter } from '../../crdts/wire.js';
+import { DecodeError } from '../errors.js';
+import { pack, unpack } from '../replica/msgpack.js';
+import { SLOTS } from '../store/slots.js';
+import type { AppliedMark } from '../store/store.js';
+import { COARSE, FINE_PER_COARSE } from './member-buckets.js';
+import { count, marksFromWire, marksToWire } from './messages.js';
+import { fields, packRecords, requireAscending, unpackRecords } from './packed.js';
+
+/** What comes first in the answer to a request for digests. */
+export interface StateHead {
+  /** The giver's applied marks before it read anything. */
+  readonly marks: readonly AppliedMark[];
+  /** Keys that it has, about. */
+  readonly keys: number;
+  /** Names the giver's data as they are; a request with another one is refused, since the marks might not be true of them any more. */
+  readonly token: string;
+}
+
+/** Positional, and open to more fields behind. */
+export function encodeStateHead({ marks, keys, token }: StateHead, ...more: unknown[]): Uint8Array {
+  return pack([marksToWire(marks), keys, token, ...more]);
+}
+
+export function decodeStateHead(bytes: Uint8Array): StateHead {
+  const head = fields(unpack(bytes), 'head of a state transfer', 3);
+  return { marks: marksFromWire(head[0]), keys: count(head[1]), token: tokenOf(head[2]) };
+}
+
+/** The digest of one key: a hash of the key, and its live data's digest (0 = dead). */
+export interface KeyDigest {
+  readonly hash: number;
+  readonly digest: number;
+}
+
+/** A big set in the buckets that differ; `coarse: null` asks for all of it. */
+export interface SetRequest {
+  readonly key: ByteString;
+  /** Sum of the digests of the coarse buckets that aren't listed, as the giver told them: they must still be so. */
+  readonly rest: number;
+  readonly coarse: readonly number[] | null;
+  /** The asker's fine digests of the listed buckets. */
+  readonly fine: readonly number[];
+}
+
+export type StateRequest =
+  | { readonly kind: 'digests' }
+  | {
+      readonly kind: 'keys';
+      readonly token: string;
+      /** What the asker has in each slot that it asks for, in ascending order. */
+      readonly slots: ReadonlyMap<number, readonly KeyDigest[]>;
+    }
+  | { readonly kind: 'members'; readonly token: string; readonly sets: readonly SetRequest[] };
+
+const DIGESTS = 1;
+const KEYS = 2;
+const MEMBERS = 3;
+/** Bytes of a hash of a key, a digest, a slot or bucket, a number of keys. */
+const HASH = 4;
+const DIGEST = 6;
+const SLOT = 2;
+const COUNT = 4;
+/** Sets in one request, at most. */
+export const MAX_SETS = 1024;
+
+export function encodeStateRequest(request: StateRequest): Uint8Array {
+  if (request.kind === 'digests') return pack([DIGESTS]);
+  if (request.kind === 'keys') {
+    const slots = [...request.slots.keys()];
+    const counts = [...request.slots.values()].map((digests) => digests.length);
+    const flat: number[] = [];
+    for (const digests of request.slots.values())
+      for (const { hash, digest } of digests) flat.push(hash, digest);
+    return pack([
+      KEYS,
+      request.token,
+      packRecords([SLOT], slots),
+      packRecords([COUNT], counts),
+      packRecords([HASH, DIGEST], flat),
+    ]);
+  }
+  const writer = new WireWriter(1);
+  const sets = request.sets.map(({ key, rest, coarse, fine }) =>
+    coarse === null
+      ? [writer.bytes(key)]
+      : [writer.bytes(key), rest, packRecords([SLOT], coarse), packRecords([DIGEST], fine)],
+  );
+  return pack([MEMBERS, request.token, ...sets]);
+}
+
+/** Throws DecodeError on anything but a request. */
+export function decodeStateRequest(bytes: Uint8Array): StateRequest {
+  const parts = asArray(unpack(bytes), 'state request', MAX_SETS + 2);
+  if (parts[0] === DIGESTS) return { kind: 'digests' };
+  if (parts[0] === KEYS) {
+    const slots = unpackRecords(parts[2], [SLOT], 'slots', SLOTS);
+    requireAscending(slots, SLOTS, 'slots');
+    const counts = unpackRecords(parts[3], [COUNT], 'numbers of keys', SLOTS);
+    const digests = unpackRecords(parts[4], [HASH, DIGEST], 'digests of keys', Number.MAX_SAFE_INTEGER);
+    const asked = new Map<number, KeyDigest[]>();
+    let at = 0;
+    if (counts.length !== slots.length) throw new DecodeError('a slot has no number of keys');
+    for (const [i, slot] of slots.entries()) {
+      const end = at + 2 * counts[i]!;
+      if (end > digests.length) throw new DecodeError('digests of keys are missing');
+      const list: KeyDigest[] = [];
+      for (; at < end; at += 2) list.push({ hash: digests[at]!, digest: digests[at + 1]! });
+      asked.set(slot, list);
+    }
+    if (at !== digests.length) throw new DecodeError('digests of keys belong to no slot');
+    return { kind: 'keys', token: tokenOf(parts[1]), slots: asked };
+  }
+  if (parts[0] === MEMBERS) {
+    return { kind: 'members', token: tokenOf(parts[1]), sets: parts.slice(2).map(setRequest) };
+  }
+  throw new DecodeError('this is no state request: run the same release everywhere');
+}
+
+function setRequest(wire: unknown): SetRequest {
+  const parts = fields(wire, 'request for a set', 1);
+  const key = new WireReader(1, [], Number.MAX_SAFE_INTEGER).bytes(parts[0]);
+  if (parts.length === 1) return { key, rest: 0, coarse: null, fine: [] };
+  const rest = count(parts[1]);
+  if (rest >= DIGEST_MODULUS) throw new DecodeError('a digest is out of range');
+  const coarse = unpackRecords(parts[2], [SLOT], 'buckets', COARSE);
+  requireAscending(coarse, COARSE, 'buckets');
+  const fine = unpackRecords(parts[3], [DIGEST], 'digests of buckets', coarse.length * FINE_PER_COARSE);
+  if (fine.length !== coarse.length * FINE_PER_COARSE)
+    throw new DecodeError('digests of buckets are missing');
+  return { key, rest, coarse, fine };
+}
+
+export function encodeSlotDigests(digests: ReadonlyMap<number, number>): Uint8Array {
+  const flat: number[] = [];
+  for (const slot of [...digests.keys()].sort((a, b) => a - b)) {
+    const digest = digests.get(slot)!;
+    if (digest !== 0) flat.push(slot, digest);
+  }
+  return pack(packRecords([SLOT, DIGEST], flat));
+}
+
+export function decodeSlotDigests(bytes: Uint8Array): Map<number, number> {
+  const flat = unpackRecords(unpack(bytes), [SLOT, DIGEST], 'digests', SLOTS);
+  requireAscending(
+    flat.filter((_, i) => i % 2 === 0),
+    SLOTS,
+    'slots',
+  );
+  const digests = new Map<number, number>();
+  for (let i = 0; i < flat.length; i += 2) digests.set(flat[i]!, flat[i + 1]!);
+  return digests;
+}
+
+const TOKEN = /^[\x20-\x7e]{1,200}$/;
+
+function tokenOf(wire: unknown): string {
+  if (typeof wire !== 'string' || !TOKEN.test(wire)) throw new DecodeError('a state transfer has no token');
+  return wire;
+}

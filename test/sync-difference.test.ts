@@ -1,0 +1,89 @@
+/** State transfers send what differs: of many keys, of one big set, and after a break only what is left. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { totalDigest } from '../src/sync/state-transfer.js';
+import { add, type ReplicaWorld, remove, replicaWorld, set } from './support/replica-world.js';
+import { type Side, transfer } from './support/transfer-world.js';
+
+const KEYS = 100_000;
+
+async function sameDigests(a: Side, b: Side): Promise<void> {
+  assert.equal(totalDigest(await a.store.digests()), totalDigest(await b.store.digests()));
+}
+
+async function fill(world: ReplicaWorld, count: number, value: (i: number) => string): Promise<void> {
+  for (let at = 0; at < count; at += 5000) {
+    const some = Array.from({ length: Math.min(5000, count - at) }, (_, i) => at + i);
+    await Promise.all(some.map((i) => world.submit(set(`key:${i}`, value(i)))));
+  }
+  world.frames.length = 0;
+}
+
+test('of 100,000 keys that differ in 0.1 %, at most 1/18 of the bytes travel; in 1 %, 1/6; in three requests or fewer', async () => {
+  const from = await replicaWorld({ id: 'from.1' });
+  const to = await replicaWorld({ id: 'to.1' });
+  await fill(from, KEYS, (i) => `value ${i}`);
+  const full = await transfer(from, to);
+  assert.equal(full.error, null);
+  assert.equal(full.outcome?.keys, KEYS);
+  await sameDigests(from, to);
+  assert.ok(full.longest < 512 * 1024, 'no message holds more than a part');
+  for (const [share, bound] of [
+    [0.001, 18],
+    [0.01, 6],
+  ] as const) {
+    for (let i = 0; i < KEYS * share; i += 1)
+      await from.submit(set(`key:${(i * 7919) % KEYS}`, `new ${share}`));
+    const some = await transfer(from, to);
+    assert.equal(some.outcome?.keys, KEYS * share);
+    assert.ok(some.requests <= 3);
+    assert.ok(some.bytes <= full.bytes / bound, `${share}: ${some.bytes} of ${full.bytes} bytes`);
+    await sameDigests(from, to);
+  }
+  const none = await transfer(from, to);
+  assert.deepEqual([none.outcome?.keys, none.requests], [0, 1]);
+});
+
+test('of a set of 100,000 members with 10 different, at most 1/100 of the bytes travel, in three requests', async () => {
+  const from = await replicaWorld({ id: 'from.1' });
+  const to = await replicaWorld({ id: 'to.1' });
+  for (let at = 0; at < 100_000; at += 1000)
+    await from.submit(add('s', ...Array.from({ length: 1000 }, (_, i) => `member ${at + i}`)));
+  const full = await transfer(from, to);
+  assert.equal(full.error, null);
+  await sameDigests(from, to);
+  assert.equal(await to.store.cardinality('s' as never), 100_000);
+  assert.ok(full.longest < 512 * 1024, 'the set comes in pages');
+  for (let i = 0; i < 4; i += 1) await from.submit(add('s', `new ${i}`));
+  for (let i = 0; i < 3; i += 1) await from.submit(remove('s', `member ${i * 20_011}`));
+  for (let i = 0; i < 3; i += 1) await from.submit(add('s', `member ${i * 30_011 + 7}`));
+  const some = await transfer(from, to);
+  assert.equal(some.error, null);
+  assert.equal(some.requests, 3);
+  assert.ok(some.bytes <= full.bytes / 100, `${some.bytes} of ${full.bytes} bytes`);
+  await sameDigests(from, to);
+  assert.deepEqual(
+    ((await to.store.members('s' as never)) as string[]).sort(),
+    ((await from.store.members('s' as never)) as string[]).sort(),
+  );
+});
+
+test('a transfer that broke off goes on where it stopped, and raises the marks only at its end', async () => {
+  const from = await replicaWorld({ id: 'from.1' });
+  const to = await replicaWorld({ id: 'to.1' });
+  await fill(from, 20_000, (i) => `value ${i}`);
+  const whole = await transfer(from, await replicaWorld({ id: 'other.1' }));
+  const halves: number[] = [];
+  for (let tries = 0; tries < 20; tries += 1) {
+    const part = await transfer(from, to, { cutAfter: whole.bytes / 3 });
+    halves.push(part.bytes);
+    if (part.error === null) break;
+    assert.equal(part.error.code, 'PEER');
+    assert.equal(to.replica.applied.size, 0, 'half a transfer raises no marks');
+  }
+  assert.equal(to.replica.applied.get('from.1')?.number, from.replica.applied.get('from.1')?.number);
+  await sameDigests(from, to);
+  const total = halves.reduce((sum, bytes) => sum + bytes, 0);
+  assert.ok(halves.length > 2, 'it was cut');
+  assert.ok(total < 1.6 * whole.bytes, `${halves.join(' + ')} bytes for ${whole.bytes}`);
+});
