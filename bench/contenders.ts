@@ -53,7 +53,7 @@ export const ours: Contender<Document> = {
   },
   merge(_kind, messages) {
     const document = createDocument({ replica: 'zz4bq1cd.1', now: () => NOW });
-    for (const bytes of messages) document.merge(unpack(bytes));
+    for (const bytes of messages) document.mergeBytes(bytes, unpack);
     return document;
   },
   read(kind, document, key) {

@@ -50,6 +50,40 @@ export function text(value: ByteString): string {
   return NON_ASCII.test(value) ? decoder.decode(toUint8Array(value)) : value;
 }
 
+/** Copies a part of an array into a {@link ByteString}; null when it isn't all ASCII. Faster than {@link fromUint8Array}. */
+export function asciiAt(bytes: Uint8Array, from: number, length: number): ByteString | null {
+  let all = 0;
+  for (let i = from; i < from + length; i += 1) all |= bytes[i]!;
+  if (all > 127) return null;
+  return (shortAt(bytes, from, length) ?? decoder.decode(bytes.subarray(from, from + length))) as ByteString;
+}
+
+/** Up to 16 bytes as characters; null beyond. With a fixed number of arguments the call is several times faster than any loop. */
+// biome-ignore format: a table
+function shortAt(b: Uint8Array, i: number, length: number): string | null {
+  const of = String.fromCharCode;
+  switch (length) {
+    case 0: return '';
+    case 1: return of(b[i]!);
+    case 2: return of(b[i]!, b[i+1]!);
+    case 3: return of(b[i]!, b[i+1]!, b[i+2]!);
+    case 4: return of(b[i]!, b[i+1]!, b[i+2]!, b[i+3]!);
+    case 5: return of(b[i]!, b[i+1]!, b[i+2]!, b[i+3]!, b[i+4]!);
+    case 6: return of(b[i]!, b[i+1]!, b[i+2]!, b[i+3]!, b[i+4]!, b[i+5]!);
+    case 7: return of(b[i]!, b[i+1]!, b[i+2]!, b[i+3]!, b[i+4]!, b[i+5]!, b[i+6]!);
+    case 8: return of(b[i]!, b[i+1]!, b[i+2]!, b[i+3]!, b[i+4]!, b[i+5]!, b[i+6]!, b[i+7]!);
+    case 9: return of(b[i]!, b[i+1]!, b[i+2]!, b[i+3]!, b[i+4]!, b[i+5]!, b[i+6]!, b[i+7]!, b[i+8]!);
+    case 10: return of(b[i]!, b[i+1]!, b[i+2]!, b[i+3]!, b[i+4]!, b[i+5]!, b[i+6]!, b[i+7]!, b[i+8]!, b[i+9]!);
+    case 11: return of(b[i]!, b[i+1]!, b[i+2]!, b[i+3]!, b[i+4]!, b[i+5]!, b[i+6]!, b[i+7]!, b[i+8]!, b[i+9]!, b[i+10]!);
+    case 12: return of(b[i]!, b[i+1]!, b[i+2]!, b[i+3]!, b[i+4]!, b[i+5]!, b[i+6]!, b[i+7]!, b[i+8]!, b[i+9]!, b[i+10]!, b[i+11]!);
+    case 13: return of(b[i]!, b[i+1]!, b[i+2]!, b[i+3]!, b[i+4]!, b[i+5]!, b[i+6]!, b[i+7]!, b[i+8]!, b[i+9]!, b[i+10]!, b[i+11]!, b[i+12]!);
+    case 14: return of(b[i]!, b[i+1]!, b[i+2]!, b[i+3]!, b[i+4]!, b[i+5]!, b[i+6]!, b[i+7]!, b[i+8]!, b[i+9]!, b[i+10]!, b[i+11]!, b[i+12]!, b[i+13]!);
+    case 15: return of(b[i]!, b[i+1]!, b[i+2]!, b[i+3]!, b[i+4]!, b[i+5]!, b[i+6]!, b[i+7]!, b[i+8]!, b[i+9]!, b[i+10]!, b[i+11]!, b[i+12]!, b[i+13]!, b[i+14]!);
+    case 16: return of(b[i]!, b[i+1]!, b[i+2]!, b[i+3]!, b[i+4]!, b[i+5]!, b[i+6]!, b[i+7]!, b[i+8]!, b[i+9]!, b[i+10]!, b[i+11]!, b[i+12]!, b[i+13]!, b[i+14]!, b[i+15]!);
+    default: return null;
+  }
+}
+
 /** Copies an array of bytes into a {@link ByteString}. */
 export function fromUint8Array(bytes: Uint8Array): ByteString {
   let out = '';

@@ -8,12 +8,14 @@
  * why a plain version vector per set is enough (or-set.ts). What comes too early, or is stamped too far in the future, is held.
  */
 import type { ByteString } from './bytes.js';
-import type { DocumentOptions, Merged } from './document.js';
+import type { DocumentOptions, Merged } from './document-options.js';
 import { type DeltaMark, readSnapshot, writeSnapshot } from './document-snapshot.js';
 import type { ReplicaId, Site } from './dot.js';
 import { ArgumentError, DecodeError, InvariantError, MeshError } from './errors.js';
+import { type PlainFrame, readFrameBytes } from './frame-bytes.js';
 import { type FrameContent, readFrame, writeFrame } from './frame-wire.js';
-import { appendKeyDelta, cloneKeyState, emptyKeyState, type KeyState, mergeKeyState } from './key-state.js';
+import { appendKeyDelta, type KeyState } from './key-state.js';
+import { KeyTable } from './key-table.js';
 import { UNLOADED } from './register.js';
 import { HybridClock, type Stamp, stampMs } from './stamp.js';
 import { WireWriter } from './wire.js';
@@ -25,18 +27,21 @@ export class NotReadyError extends MeshError {
   }
 }
 
+/** A frame that was read, from a tree or from bytes. */
+type Frame = FrameContent | PlainFrame;
+
 /** Key states and their deltas. Part of a document; use that (document.ts). */
 export class DeltaExchange {
   readonly replica: ReplicaId;
   readonly maxValueBytes: number;
-  readonly keys = new Map<ByteString, KeyState>();
+  readonly keys = new KeyTable();
   /** How far each replica's frames have been merged, its own included. */
   readonly merged = new Map<ReplicaId, DeltaMark>();
   readonly #clock: HybridClock;
   readonly #now: () => number;
   readonly #onChange: DocumentOptions['onChange'];
   readonly #maxHeld: number;
-  readonly #held = new Map<string, FrameContent>();
+  readonly #held = new Map<string, Frame>();
   #open = new Map<ByteString, KeyState>();
   #closed: unknown[][] = [];
   /** What the frames made so far have named as merged before them; null before the first. */
@@ -74,7 +79,7 @@ export class DeltaExchange {
 
   /** Merges what an operation of this replica changed in a key, and adds it to the open batch. Keeps the delta. */
   commit(key: ByteString, delta: KeyState): void {
-    this.#join(key, delta, true);
+    this.keys.joinCopy(key, delta);
     const earlier = this.#open.get(key);
     if (earlier === undefined) this.#open.set(key, delta);
     else appendKeyDelta(earlier, delta);
@@ -91,8 +96,16 @@ export class DeltaExchange {
 
   /** Merges a frame, and what was held back for it. */
   merge(tree: unknown): Merged {
-    const frame = readFrame(tree, this.maxValueBytes);
-    requireValues(frame);
+    return this.#merge(readFrame(tree, this.maxValueBytes));
+  }
+
+  /** Merges a frame from its bytes. */
+  mergeBytes(bytes: Uint8Array, unpack: (bytes: Uint8Array) => unknown): Merged {
+    return this.#merge(readFrameBytes(bytes, this.maxValueBytes, unpack));
+  }
+
+  #merge(frame: Frame): Merged {
+    if (!('writes' in frame)) requireValues(frame);
     if (frame.number <= this.#numberOf(frame.replica)) {
       this.#release();
       return 'known';
@@ -135,7 +148,7 @@ export class DeltaExchange {
       throw reused(this.replica);
     this.#clock.observe(stamp);
     const changed: ByteString[] = [];
-    for (const [key, state] of keys) if (this.#join(key, state)) changed.push(key);
+    for (const [key, state] of keys) if (this.keys.join(key, state)) changed.push(key);
     for (const [replica, mark] of marks)
       if (mark.number > this.#numberOf(replica)) this.merged.set(replica, mark);
     return changed;
@@ -155,7 +168,7 @@ export class DeltaExchange {
     this.#closed.push(
       writeFrame({ replica: this.replica, number, stamp, deps, full, keys: [...this.#open] }),
     );
-    for (const key of this.#open.keys()) this.keys.get(key)!.touched = stamp;
+    for (const key of this.#open.keys()) this.keys.touch(key, stamp);
     this.#open = new Map();
     this.#told = new Map([...(this.#told ?? []), ...deps]);
     this.merged.set(this.replica, { number, stamp });
@@ -165,7 +178,7 @@ export class DeltaExchange {
     return this.merged.get(replica)?.number ?? 0;
   }
 
-  #isReady(frame: FrameContent): boolean {
+  #isReady(frame: Frame): boolean {
     if (frame.number !== this.#numberOf(frame.replica) + 1 || this.#clock.isAhead(frame.stamp)) return false;
     for (const [replica, stamp] of frame.deps) {
       if (replica !== frame.replica && (this.merged.get(replica)?.stamp ?? 0) < stamp) return false;
@@ -173,28 +186,19 @@ export class DeltaExchange {
     return true;
   }
 
-  #apply({ replica, number, stamp, keys }: FrameContent): void {
+  #apply(frame: Frame): void {
+    const { replica, number, stamp } = frame;
     this.#close();
     this.#clock.observe(stamp);
     const changed: ByteString[] = [];
-    for (const [key, delta] of keys) if (this.#join(key, delta)) changed.push(key);
-    this.merged.set(replica, { number, stamp });
-    if (this.#onChange !== undefined) for (const key of changed) this.#onChange({ key, replica });
-  }
-
-  /** Joins a delta that was read, or with `own` one that is still to be sent; says whether the key grew. */
-  #join(key: ByteString, delta: KeyState, own = false): boolean {
-    let state = this.keys.get(key);
-    if (state !== undefined) return mergeKeyState(state, delta);
-    if (delta.set === null || delta.set.whole) {
-      // What was read belongs to no one else, and a delta that isn't part of a set is a state as it stands.
-      state = own ? cloneKeyState(delta) : delta;
+    const told = this.#onChange !== undefined;
+    if ('writes' in frame) {
+      for (const write of frame.writes) if (this.keys.joinWrite(write) && told) changed.push(write.key);
     } else {
-      state = emptyKeyState();
-      mergeKeyState(state, delta);
+      for (const [key, delta] of frame.keys) if (this.keys.join(key, delta) && told) changed.push(key);
     }
-    this.keys.set(key, state);
-    return true;
+    this.merged.set(replica, { number, stamp });
+    for (const key of changed) this.#onChange?.({ key, replica });
   }
 
   /** Merges what is held back and has become ready, and forgets what has become known. */
@@ -215,8 +219,7 @@ export class DeltaExchange {
 /** A node whose value expired in its store may send a write without its bytes; here nobody could supply them. */
 function requireValues({ keys }: FrameContent): void {
   for (const [, { string }] of keys) {
-    if (string !== null && string.register.value === UNLOADED)
-      throw new DecodeError('a write came without its value');
+    if (string?.register.value === UNLOADED) throw new DecodeError('a write came without its value');
   }
 }
 

@@ -19,6 +19,7 @@ import { type ByteString, isByteString, utf8 } from './bytes.js';
 import type { Decimal } from './decimal.js';
 import { DeltaExchange } from './delta-exchange.js';
 import { addDigests, keyDigest } from './digest.js';
+import type { DocumentOptions, Merged } from './document-options.js';
 import type { DeltaMark } from './document-snapshot.js';
 import type { ReplicaId, Site } from './dot.js';
 import { ArgumentError } from './errors.js';
@@ -41,41 +42,6 @@ import { cloneKeyState, emptyKeyState, type KeyState, type VisibleType, visibleT
 import { hasMember, membersOf } from './or-set.js';
 import { Rules, requireCountable, requireMembers, requireWritable } from './rules.js';
 import type { StringOp } from './string-key.js';
-
-/** What {@link createDocument} needs. */
-export interface DocumentOptions {
-  /**
-   * Identity of this document: 1 to 64 printable ASCII characters without spaces. Never used by two documents, and not used
-   * again after its state was lost or restored from an older snapshot: take a new one then.
-   */
-  readonly replica: ReplicaId;
-  /** Gives the Unix time in milliseconds, such as `Date.now`. */
-  readonly now: () => number;
-  /** Called once for each key that an operation or a merge changed, afterwards. What it throws reaches the caller; the change stays. */
-  readonly onChange?: (change: DocumentChange) => void;
-  /** Where to start from: what {@link Document.snapshot} gave. With the same `replica`, it goes on where that one was. */
-  readonly snapshot?: unknown;
-  /** Which keys hold what, and how their strings resolve. Give every document the same. Default: any type, last write wins. */
-  readonly rules?: Rules;
-  /** What resolvers see as the region of this document's writes. Default: the replica. */
-  readonly region?: string;
-  /** The longest key, value or member. Default: 8 MiB, as a node's. */
-  readonly maxValueBytes?: number;
-  /** How many deltas may be held back at most. Default: 1,024. */
-  readonly maxHeld?: number;
-  /** How far ahead of `now` a delta may be stamped; what is further ahead is held back. Default: 60,000 ms. */
-  readonly maxDriftMs?: number;
-}
-
-/** A key whose state has changed. */
-export interface DocumentChange {
-  readonly key: ByteString;
-  /** Who changed it: this document's own replica, another one's, or null when it came with a snapshot. */
-  readonly replica: ReplicaId | null;
-}
-
-/** What became of a delta: merged now; merged or held before; held back until what it depends on is here. */
-export type Merged = 'merged' | 'known' | 'held';
 
 /** Makes a document. Throws ArgumentError for options that can't be, and DecodeError for a snapshot that is none. */
 export function createDocument(options: DocumentOptions): Document {
@@ -220,6 +186,14 @@ export class Document {
    */
   merge(delta: unknown): Merged {
     return this.#exchange.merge(delta);
+  }
+
+  /**
+   * Merges a delta from its msgpack bytes, faster than {@link merge} does from the tree: what simple writes say is read from the bytes
+   * themselves, all else by `unpack`, your msgpack library's. Throws what {@link merge} and `unpack` throw.
+   */
+  mergeBytes(bytes: Uint8Array, unpack: (bytes: Uint8Array) => unknown): Merged {
+    return this.#exchange.mergeBytes(bytes, unpack);
   }
 
   /**

@@ -21,8 +21,8 @@ import { asArray, WireReader, WireWriter } from './wire.js';
 /** The version of the wire form that is written and read here. */
 export const FRAME_VERSION = 1;
 
-/** What a frame says. */
-export interface FrameContent {
+/** What a frame says, but for its keys. */
+export interface FrameHead {
   readonly replica: ReplicaId;
   /** Counted from 1, without gaps. */
   readonly number: number;
@@ -31,6 +31,10 @@ export interface FrameContent {
   readonly deps: VersionVector;
   /** True: `deps` holds all that the replica had applied, not only what changed since its previous frame. */
   readonly full: boolean;
+}
+
+/** What a frame says. */
+export interface FrameContent extends FrameHead {
   /** One delta per key. */
   readonly keys: readonly (readonly [ByteString, KeyState])[];
 }
@@ -59,7 +63,17 @@ export function readFrame(tree: unknown, maxValueBytes: number): FrameContent {
     );
   }
   if (parts.length !== 7) throw new DecodeError('a frame has not seven parts');
-  const [, number, stamp, replicas, deps, full, list] = parts;
+  const { head, reader } = readFrameHead(parts, maxValueBytes);
+  const { replica, number, stamp, deps, full } = head;
+  return { replica, number, stamp, deps, full, keys: readKeys(parts[6], stamp, reader) };
+}
+
+/** Reads and checks the parts of a frame before its keys. Throws DecodeError as {@link readFrame} does. */
+export function readFrameHead(
+  parts: readonly unknown[],
+  maxValueBytes: number,
+): { head: FrameHead; reader: WireReader } {
+  const [, number, stamp, replicas, deps, full] = parts;
   if (typeof number !== 'number' || !Number.isSafeInteger(number) || number < 1) {
     throw new DecodeError('a frame number is not a positive integer');
   }
@@ -68,12 +82,8 @@ export function readFrame(tree: unknown, maxValueBytes: number): FrameContent {
     throw new DecodeError('a frame does not say whether its dependencies are complete');
   const reader = new WireReader(stamp, replicas, maxValueBytes);
   return {
-    replica: reader.replica(0),
-    number,
-    stamp,
-    deps: reader.vector(deps),
-    full: full === 1,
-    keys: readKeys(list, stamp, reader),
+    head: { replica: reader.replica(0), number, stamp, deps: reader.vector(deps), full: full === 1 },
+    reader,
   };
 }
 

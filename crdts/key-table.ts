@@ -1,0 +1,72 @@
+/** The keys of a document and their states: plain writes as long as that is all there is to a key, key states otherwise. */
+import type { ByteString } from './bytes.js';
+import { cloneKeyState, type KeyState, mergeKeyState } from './key-state.js';
+import type { SetState } from './or-set.js';
+import { keyStateOf, PlainWrite, replacesWrite } from './plain-write.js';
+import type { Stamp } from './stamp.js';
+
+/** Key → state. */
+export class KeyTable {
+  readonly #states = new Map<ByteString, KeyState | PlainWrite>();
+
+  /** A key's state, to be looked at and not changed; undefined when the key was never written. */
+  get(key: ByteString): KeyState | undefined {
+    const state = this.#states.get(key);
+    return state instanceof PlainWrite ? keyStateOf(state) : state;
+  }
+
+  /** All keys with their states, to be looked at and not changed. */
+  *[Symbol.iterator](): Generator<[ByteString, KeyState]> {
+    for (const [key, state] of this.#states)
+      yield [key, state instanceof PlainWrite ? keyStateOf(state) : state];
+  }
+
+  /** Joins a delta or a state into a key, and may keep it; says whether the key grew. */
+  join(key: ByteString, delta: KeyState): boolean {
+    const before = this.#states.get(key);
+    if (before === undefined) {
+      this.#states.set(key, stateOf(delta));
+      return true;
+    }
+    if (!(before instanceof PlainWrite)) return mergeKeyState(before, delta);
+    const state = keyStateOf(before);
+    if (!mergeKeyState(state, delta)) return false;
+    this.#states.set(key, state);
+    return true;
+  }
+
+  /** Joins a plain write into its key; says whether the key grew. */
+  joinWrite(write: PlainWrite): boolean {
+    const before = this.#states.get(write.key);
+    if (before !== undefined && !(before instanceof PlainWrite && replacesWrite(write, before)))
+      return this.join(write.key, keyStateOf(write));
+    this.#states.set(write.key, write);
+    return true;
+  }
+
+  /** Joins a delta that its owner keeps: it is copied. */
+  joinCopy(key: ByteString, delta: KeyState): boolean {
+    return this.join(key, this.#states.has(key) ? delta : cloneKeyState(delta));
+  }
+
+  /** Sets the stamp of the last frame that touched a key. */
+  touch(key: ByteString, stamp: Stamp): void {
+    const before = this.#states.get(key)!;
+    const state = before instanceof PlainWrite ? keyStateOf(before) : before;
+    state.touched = stamp;
+    this.#states.set(key, state);
+  }
+}
+
+/** Makes a delta the state of a key that had none. A delta that isn't part of a set is a state as it stands. */
+function stateOf(delta: KeyState): KeyState {
+  if (delta.set !== null && !delta.set.whole) complete(delta.set);
+  return delta;
+}
+
+/** Turns what a delta says of some members into the whole set, where nothing else was ever seen: members with dots are there. */
+function complete(set: SetState): void {
+  for (const [member, dots] of set.entries) if (dots.length === 0) set.entries.delete(member);
+  set.whole = true;
+  set.size = set.entries.size;
+}
