@@ -5,10 +5,15 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
+import { ProgressLine } from '../src/cli/progress.js';
+import { describeStatus } from '../src/cli/status.js';
 import type { NodeStatus } from '../src/engine.js';
 import { readIdentity, readMeshKey } from '../src/mesh/identity.js';
 import { startHttp } from '../src/ops/http.js';
+import { silentLogger } from '../src/options.js';
+import { describeLoading } from '../src/sync/loading.js';
 import { killLeftovers, runCli } from './support/process.js';
+import { waitFor } from './support/wait.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'valkey-mesh-cli-'));
 const inFolder = (name: string) => join(folder, name);
@@ -113,6 +118,50 @@ describe('keygen', () => {
   });
 });
 
+describe('the progress of loading', () => {
+  const loading = {
+    ...{ peer: 'P2', region: 'us', keys: 250, keysTotal: 1000, bytes: 3 * 1024 * 1024 },
+    ...{ keysPerSecond: 50, secondsLeft: 15, sinceMs: 1 },
+  };
+  const LINE = 'loading from us: 250 of 1000 keys, 3.0 MiB, 50 keys/s, 15 s left';
+
+  it('is one line of a terminal that the log steps over, and is gone at the end', async () => {
+    let written = '';
+    const line = new ProgressLine({ isTTY: true, columns: 80, write: (text) => (written += text) });
+    const logger = line.around({ ...silentLogger, warn: (_fields, message) => (written += `${message}\n`) });
+    line.follow(() => loading);
+    await waitFor(() => written !== '');
+    assert.equal(written, `\r\x1b[2K${LINE}`);
+    written = '';
+    logger.warn({}, 'said');
+    assert.equal(written, `\r\x1b[2Ksaid\n\r\x1b[2K${LINE}`);
+    written = '';
+    line.stop();
+    assert.equal(written, '\r\x1b[2K');
+  });
+
+  it('is not written where there is no terminal', () => {
+    const line = new ProgressLine({ write: () => assert.fail('written') });
+    assert.equal(line.around(silentLogger), silentLogger);
+    line.follow(() => loading);
+    line.stop();
+  });
+
+  it('is told by status, and so is what is missing without a giver', () => {
+    assert.equal(describeLoading(loading), LINE);
+    const waiting = {
+      ...loading,
+      peer: null,
+      region: null,
+      keys: 0,
+      keysTotal: 0,
+      bytes: 0,
+      secondsLeft: null,
+    };
+    assert.equal(describeLoading(waiting), 'loading: waiting for a member that has the data');
+  });
+});
+
 describe('status', () => {
   const found: NodeStatus = {
     version: '0.1.0',
@@ -159,6 +208,15 @@ describe('status', () => {
     stop = () => door.stop();
   });
   after(() => stop());
+
+  it('says how far loading is', () => {
+    const loading = {
+      ...{ peer: 'P2', region: 'us', keys: 250, keysTotal: 0, bytes: 1024 * 1024 },
+      ...{ keysPerSecond: 50, secondsLeft: null, sinceMs: 1 },
+    };
+    const text = describeStatus({ ...found, state: 'loading', loading });
+    assert.match(text, /^state +loading\nprogress +loading from us: 250 keys, 1\.0 MiB, 50 keys\/s$/m);
+  });
 
   it('prints a table of the facts and the peers', async () => {
     const { code, stdout } = await runCli(['status', '--url', url]);

@@ -28,6 +28,7 @@ test('fractions and integers of three regions come to the same bytes in every re
   const [b, c] = [await createNode({ region: 'b', peers }), await createNode({ region: 'c', peers })];
   const nodes = [a, b, c];
   try {
+    await Promise.all(nodes.map((node) => node.whenReady()));
     const steps = ['0.1', '0.2', '-0.30', '1e16', '1', '-1e16', '1.1', '1.9'];
     await Promise.all(steps.map((step, i) => add(nodes[i % 3]!, 'sum', step)));
     await b.counter('whole').increment(2);

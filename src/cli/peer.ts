@@ -1,7 +1,7 @@
 /**
  * `valkey-mesh peer`: one region's node, with its RESP door and, if asked for, its HTTP door, until it is told to stop.
  *
- * Standard output carries one line, when everything is ready: {@link ReadyLine} as JSON. The log goes to standard error.
+ * Standard output carries one line, when its doors are open: {@link ReadyLine} as JSON. The log goes to standard error.
  */
 
 import type { RuleOptions } from '../../crdts/rules.js';
@@ -15,11 +15,12 @@ import { startFrontDoor } from '../resp/front-door.js';
 import { type Address, isLoopbackHost } from './address.js';
 import { fileExists, readSecretFile, writeSecretFile } from './files.js';
 import { createLog } from './log.js';
+import { ProgressLine } from './progress.js';
 import { loadRules } from './rule.js';
 import { StartError } from './start-error.js';
 import { stopRequest } from './stop-request.js';
 
-/** What a peer prints when it is ready. */
+/** What a peer prints when its doors are open. It may be loading then: /readyz and MESH STATUS say when it isn't any more. */
 export interface ReadyLine {
   readonly peerId: string;
   readonly region: string;
@@ -46,7 +47,8 @@ interface Part {
  * Throws ConfigError for a file that can't be used, StartError when something doesn't start.
  */
 export async function runPeer(config: PeerConfig, exitWithParent: boolean): Promise<number> {
-  const logger = createLog(config.logLevel, { region: config.region });
+  const progress = new ProgressLine(process.stderr);
+  const logger = progress.around(createLog(config.logLevel, { region: config.region }));
   const secrets = await readSecrets(config, logger);
   const rules = await loadRules(config.rules);
   const { asked } = stopRequest({ onStdinEnd: exitWithParent });
@@ -56,7 +58,7 @@ export async function runPeer(config: PeerConfig, exitWithParent: boolean): Prom
   });
   const parts: Part[] = [];
   try {
-    const ready = await start(config, secrets, rules, logger, parts);
+    const ready = await start(config, secrets, rules, logger, parts, progress);
     process.stdout.write(`${JSON.stringify(ready)}\n`);
     logger.info({ ...ready }, 'ready');
   } catch (error) {
@@ -77,6 +79,7 @@ async function start(
   rules: readonly RuleOptions[],
   logger: Logger,
   parts: Part[],
+  progress: ProgressLine,
 ): Promise<ReadyLine> {
   const options: NodeOptions = {
     region: config.region,
@@ -94,6 +97,8 @@ async function start(
   };
   const node: MeshNode = await createNode(options);
   parts.push({ name: 'node', stop: () => node.stop() });
+  progress.follow(() => node.status().loading);
+  parts.push({ name: 'progress', stop: async () => progress.stop() });
   const { host, port } = config.resp;
   const password = secrets.respPassword;
   const resp = await startFrontDoor({
