@@ -34,6 +34,10 @@ export interface NodeListener {
 
 /** How long stopping waits for what is under way. */
 const STOP_MS = 5_000;
+/** How long a start waits for the other members to agree that the last epoch can be continued. */
+const AGREE_MS = 1_000;
+/** Least time between two epochs that are begun because of what another member says: one that is broken must not make more and more of them. */
+const OVERTAKEN_MS = 10_000;
 
 export class NodeCore implements Engine {
   readonly #options: CheckedOptions;
@@ -50,6 +54,9 @@ export class NodeCore implements Engine {
   #facts: StoreFacts;
   #state: NodeStatus['state'] = 'starting';
   #conflicts = 0;
+  /** An epoch that must not be continued, whatever the store says. */
+  #spent: string | null = null;
+  #overtakenMs = Number.NEGATIVE_INFINITY;
   #watch: Cancel = () => {};
   #stopping: Promise<void> | null = null;
 
@@ -71,10 +78,11 @@ export class NodeCore implements Engine {
       node.#loading.opened(facts.applied.length === 0);
       await mesh.start(node.#sync);
       node.#sync.start();
+      if (replica === facts.identity?.replica) await node.#continueEpoch(facts);
       node.#watchStore();
       node.#state = 'ready';
       logger.info(
-        { region: options.region, peerId: mesh.self, replica, addresses: mesh.addresses() },
+        { region: options.region, peerId: mesh.self, replica: node.#replica.id, addresses: mesh.addresses() },
         'node is up',
       );
       return node;
@@ -173,6 +181,7 @@ export class NodeCore implements Engine {
         const member = this.#sync.members.get(peer);
         if (connected && member !== undefined) this.#loading.met(member);
       },
+      onOvertaken: (peer, number) => this.#overtaken(peer, number),
       answerVerify: (from, body, signal) => this.#verify.answer(from, body, signal),
     });
     this.#verify = new NodeVerify({
@@ -359,11 +368,54 @@ export class NodeCore implements Engine {
     });
   }
 
+  /**
+   * Goes on under the last epoch, if every other member that is known agrees; else begins a new one. Nothing is written before
+   * that. Why: replica-identity.ts.
+   */
+  async #continueEpoch(facts: StoreFacts): Promise<void> {
+    const { timers } = this.#options;
+    const replica = this.#replica;
+    const { id } = replica;
+    const deadline = timers.now() + AGREE_MS;
+    const pause = (): Promise<void> => new Promise((resolve) => timers.after(10, resolve));
+    const silent = (): boolean => this.#sync.silentIdentities(facts.applied).length > 0;
+    while (id !== this.#spent && silent() && timers.now() < deadline) await pause();
+    if (id === replica.id && id !== this.#spent && silent())
+      this.#beginEpoch('not every member has said that it has no more frames of the last epoch');
+    while (this.#spent === id && replica.id === id) await pause();
+  }
+
+  /** A member has frames of this epoch that this node has lost. */
+  #overtaken(peer: string, number: number): void {
+    const now = this.#options.timers.now();
+    const fields = { peer, replica: this.#replica.id, theirs: number, own: this.#replica.lastFrame };
+    if (this.#spent === this.#replica.id) return;
+    if (now - this.#overtakenMs < OVERTAKEN_MS) {
+      this.#options.logger.error(
+        fields,
+        'a member claims again to have frames of this node that it has not made',
+      );
+      return;
+    }
+    this.#overtakenMs = now;
+    this.#options.logger.error(
+      fields,
+      'a member has frames of this node that its store has not: it was rolled back',
+    );
+    this.#beginEpoch('another member has frames of this epoch that are lost here');
+  }
+
+  /** Makes no further frame under the running epoch. */
+  #beginEpoch(reason: string): void {
+    this.#spent = this.#replica.id;
+    this.#replica.reopen(new StoreResetError(reason));
+  }
+
   async #storeBack(facts: StoreFacts): Promise<string> {
     const { logger, timers } = this.#options;
     this.#facts = facts;
     let { id } = this.#replica;
-    if (!isIntact(facts, id, this.#replica.lastFrame)) {
+    if (id === this.#spent || !isIntact(facts, id, this.#replica.lastFrame)) {
       const lost = id;
       id = newReplicaId(this.#mesh.self, facts, timers.now(), lost);
       await this.#store.saveIdentity({ peerId: this.#mesh.self, replica: id, clean: false });

@@ -4,6 +4,24 @@
  * Invariant: no dot, count or frame number is ever used twice. A node that was not shut down cleanly, or whose store lost
  * data, can't know what it had already told others: it begins a new *epoch*, that is, a new replica id. An epoch is the
  * time at which it began, so even a node whose store was wiped doesn't repeat one.
+ *
+ * **When an epoch is continued.** Only after a clean shutdown, and then only if
+ * - the store says that it is clean: it was told so last, and can't be an older copy. For Valkey that means that the same server
+ *   process still runs (its run id): a restart reads files that may be a backup, or an append-only file that lost its end,
+ *   with or without the mark. The mark is consumed before anything else is written;
+ * - and every member that is known greets within a moment, and none has more frames of that epoch than the store. For a running
+ *   server can be given older data too: REPLICAOF an old copy and back, DEBUG RELOAD of an older file, FLUSHALL and RESTORE, a
+ *   machine put back to a snapshot with its memory. A copy from before the last clean start has a mark as well. Operations are taken only after that.
+ * Whoever is away may have heard frames that the store has lost, so with a member away there is a new epoch. It costs one more
+ * name in every vector; a number that is used twice costs data. What stays open: older data *with a mark*, put under a stopped
+ * node in the same server process, when the frames that are lost with it were heard only by members that the older data don't
+ * know and that nobody who greets counts.
+ *
+ * **While it runs** a rollback shows in the store: each commit, and each sign of life that the node asks for when it has nothing to do,
+ * finds the writer's record of commit-script.ts behind what was acknowledged. And it shows in others: a member that
+ * says that it has more of this node's frames than the node itself proves that their numbers are used up. Either way a new epoch begins
+ * before any further frame is made. What was lost is then a retired replica's: this node's memory applies its frames again,
+ * and what others have comes by repair (sync/repairs.ts); what nobody has is told in sync/holes.ts.
  */
 import type { ReplicaId } from '../crdts/dot.js';
 import { STAMP_EPOCH_MS } from '../crdts/stamp.js';

@@ -15,6 +15,7 @@ import {
   MeshError,
   StaleCommitError,
   StoppedError,
+  StoreRefusedError,
   StoreResetError,
   StoreUnavailableError,
 } from '../errors.js';
@@ -112,6 +113,8 @@ export class Replica {
   #pumping = false;
   /** Why nothing is begun at the moment. */
   #pause: 'none' | 'failing' | 'retry' | 'lost' | 'stopped' = 'none';
+  /** Why the store is to be opened again as soon as nothing is under way. */
+  #reopening: MeshError | null = null;
 
   constructor(options: ReplicaOptions, applied: Iterable<AppliedMark>) {
     this.#options = options;
@@ -233,6 +236,25 @@ export class Replica {
   /** Someone found that the store doesn't answer. What is under way finds out by itself; this is for when nothing is. */
   storeFailed(error: MeshError): void {
     if (this.#pause === 'none' && !this.#pumping && this.#inFlight.length === 0) this.#lost(error);
+  }
+
+  /**
+   * What is known of the store is wrong, though it answers: it is opened again, as if it had been lost. Nothing is begun any
+   * more before that; what is under way already is waited for.
+   */
+  reopen(error: MeshError): void {
+    if (!this.available) return;
+    this.#reopening ??= error;
+    this.#reopenWhenSettled();
+  }
+
+  #reopenWhenSettled(): void {
+    const error = this.#reopening;
+    if (error === null || !this.available) return;
+    this.#pause = 'failing';
+    if (this.#inFlight.length > 0) return;
+    this.#recall();
+    this.#lost(error);
   }
 
   /** Number of remote items that wait. */
@@ -437,6 +459,11 @@ export class Replica {
   }
 
   #settled(batch: InFlight, outcome: 'committed' | Error): void {
+    this.#settleInTurn(batch, outcome);
+    this.#reopenWhenSettled();
+  }
+
+  #settleInTurn(batch: InFlight, outcome: 'committed' | Error): void {
     batch.outcome = outcome;
     queueMicrotask(() => this.#tellQuiet());
     if (outcome === 'committed' && (batch.marks.length > 0 || batch.changes.size > 0)) this.#staleInARow = 0;
@@ -507,8 +534,13 @@ export class Replica {
       return;
     }
     const stale = error instanceof StaleCommitError;
+    const { local } = batches[0]!;
+    // What frees memory is let through where nothing else is: each operation is tried alone.
+    const alone = local.length > 1 && error instanceof StoreRefusedError && error.reason === 'OOM';
     for (const batch of [...batches].reverse()) {
-      if (batch === batches[0] && !stale) {
+      if (batch === batches[0] && alone) {
+        this.#queue.putBackAlone(batch);
+      } else if (batch === batches[0] && !stale) {
         for (const item of batch.local) this.#settle(item, error);
         this.#queue.putBack({ local: [], remote: batch.remote });
       } else {
@@ -521,8 +553,19 @@ export class Replica {
       this.#schedule();
       return;
     }
+    if (alone) {
+      this.#pause = 'none';
+      this.#schedule();
+      return;
+    }
     this.#options.logger.warn({ err: error }, 'the store refused a commit');
-    this.#retryLater();
+    if (local.length === 0) {
+      this.#retryLater();
+      return;
+    }
+    // Who asked has been told; the next may be luckier.
+    this.#pause = 'none';
+    this.#schedule();
   }
 
   #reject(work: Work, error: Error): void {
@@ -593,6 +636,7 @@ export class Replica {
 
   #lost(error: Error): void {
     this.#pause = 'lost';
+    this.#reopening = null;
     this.#rejectQueued(this.#unavailable(error));
     // Frames are asked for again, from what the store turns out to hold.
     this.#reject(this.#queue.dropRemote(), error);

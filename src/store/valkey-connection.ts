@@ -25,7 +25,15 @@ import { type StoredIdentity, WRONG_TYPE, type WrongType } from './store.js';
 import { placeLabel, type ValkeyAddress } from './valkey-address.js';
 import { refused, tlsProblem } from './valkey-errors.js';
 import { beginSession, cleanMark, DataLostError, type ScriptName, type Session } from './valkey-handshake.js';
-import { type Argument, argument, bytesOf, type Reply, ServerReplyError, ValkeyLink } from './valkey-link.js';
+import {
+  type Argument,
+  argument,
+  bytesOf,
+  listOf,
+  type Reply,
+  ServerReplyError,
+  ValkeyLink,
+} from './valkey-link.js';
 
 /** What the conversation needs of its surroundings. */
 export interface ConnectionOptions {
@@ -124,6 +132,11 @@ export class ValkeyConnection {
     return this.#session;
   }
 
+  /** Says whether the server has lost data since it was opened. */
+  get isLost(): boolean {
+    return this.#state === 'lost';
+  }
+
   /** What the last failed attempt to connect met, in words; empty when it is connected. */
   get problem(): string {
     return this.#problem;
@@ -194,6 +207,16 @@ export class ValkeyConnection {
   async clear(): Promise<void> {
     await this.script('clear', []);
     this.#lose();
+  }
+
+  /** Looks whether the server still has what it acknowledged; when it hasn't, everything fails until it is opened again. */
+  async probe(): Promise<void> {
+    const [session, acknowledged] = [this.#currentSession, this.#queue.acknowledgedSeq];
+    const reply = listOf((await this.call('HMGET', [META_KEY, META.dataset, this.#writer])) as Reply);
+    if (this.#state !== 'open' || session !== this.#currentSession) return;
+    const [atSession = 0, seq = 0] = (bytesOf(reply[1]) ?? '').split(':').map(Number);
+    const behind = atSession < session || (atSession === session && seq < acknowledged);
+    if (bytesOf(reply[0]) !== this.#dataset || behind) this.#lose();
   }
 
   /** Ends the conversation; what waits is rejected with StoppedError. */

@@ -208,8 +208,8 @@ export class ValkeyStore implements Store {
 
   async ping(): Promise<boolean> {
     try {
-      await this.#connection.call('PING', []);
-      return true;
+      await this.#connection.probe();
+      return !this.#connection.isLost;
     } catch (error) {
       // So it says while it can't write to its disk; reads are served.
       return error instanceof StoreRefusedError && error.reason === 'MISCONF';

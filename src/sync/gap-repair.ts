@@ -126,10 +126,15 @@ export class GapRepair {
   }
 }
 
-/** The last frame of a replica that a member has, applied or held back: of its own it has what it sent, whatever it has told of them. */
-function lastOf(member: Member, replica: ReplicaId, arrived: Arrived): number {
+/** The last frame of a replica that a member says it has, applied or held back. */
+export function lastClaimed(member: Member, replica: ReplicaId): number {
   const held = member.held.find((range) => range.replica === replica)?.last ?? 0;
-  const last = Math.max(member.applied.get(replica) ?? 0, held);
+  return Math.max(member.applied.get(replica) ?? 0, held);
+}
+
+/** The last frame of a replica that a member has: of its own it has what it sent, whatever it has told of them. */
+function lastOf(member: Member, replica: ReplicaId, arrived: Arrived): number {
+  const last = lastClaimed(member, replica);
   return member.replica === replica ? Math.max(last, arrived.lastKnown(replica)) : last;
 }
 

@@ -24,7 +24,7 @@ import type { Cancel, Timers } from '../timers.js';
 import { AppliedWaiters } from './applied-waiters.js';
 import { Forgetter } from './forgetter.js';
 import { serveFrames } from './frame-server.js';
-import { GapRepair } from './gap-repair.js';
+import { GapRepair, lastClaimed } from './gap-repair.js';
 import { type Member, Members } from './members.js';
 import {
   decodeAppliedRequest,
@@ -69,6 +69,8 @@ export interface SyncOptions {
   /** This node's data can't be merged with the others' any more: it must be dropped, and the node begin anew. */
   readonly onOutcast: (reason: string) => void;
   readonly onPeer: (peer: PeerId, connected: boolean, region: string) => void;
+  /** A member has more frames of this node's current epoch than the node itself: they are lost here, and their numbers used up. */
+  readonly onOvertaken: (peer: PeerId, number: number) => void;
   /** Answers a question of a verification. Default: refuses. */
   readonly answerVerify?: (from: PeerId, body: Uint8Array, signal: AbortSignal) => AsyncIterable<Uint8Array>;
 }
@@ -341,6 +343,16 @@ export class Sync implements MeshHandlers {
     return witnesses;
   }
 
+  /** Members that count, or that the marks tell of, and that haven't introduced themselves since the start: as their replica ids begin. */
+  silentIdentities(marks: readonly AppliedMark[]): string[] {
+    const heard = this.#forgottenIdentities().add(replicaHash(this.#options.mesh.self));
+    for (const member of this.members.all())
+      if (member.heardAtMs > 0) heard.add(replicaHash(member.peerId));
+    const known = marks.map(({ replica }) => replica.slice(0, replica.indexOf('.')));
+    for (const { peerId } of this.members.counted()) known.push(replicaHash(peerId));
+    return [...new Set(known)].filter((identity) => !heard.has(identity));
+  }
+
   #forgottenIdentities(): Set<string> {
     return new Set(this.members.forgotten().map(({ peerId }) => replicaHash(peerId)));
   }
@@ -412,7 +424,9 @@ export class Sync implements MeshHandlers {
       throw new PeerError(`${from} is refused: ${reason}`);
     }
     this.#hearOfForgotten(from, heartbeat);
-    this.members.heard(from, heartbeat, timers.now());
+    const member = this.members.heard(from, heartbeat, timers.now());
+    const claimed = lastClaimed(member, this.#options.replica.id);
+    if (claimed > this.#options.replica.lastFrame) this.#options.onOvertaken(from, claimed);
     for (const peer of [from, ...heartbeat.members]) {
       if (peer !== this.#options.mesh.self) this.members.count(peer);
     }
