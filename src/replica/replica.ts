@@ -228,8 +228,9 @@ export class Replica {
     try {
       await this.#store.commit({ writes });
     } finally {
-      // What is known of their native values doesn't hold any more.
-      for (const { key } of writes) this.#cache.delete(key);
+      // What is known of their native values doesn't hold any more; where a digest was wrong, nor which keys have a header.
+      if (writes.some(({ digest, header }) => digest !== 0 || header === null)) this.#cache.clear();
+      else for (const { key } of writes) this.#cache.delete(key);
     }
   }
 

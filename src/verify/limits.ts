@@ -33,4 +33,10 @@ export const SET_PAGE = 1_000;
 /** How often a key that changes meanwhile is looked at again. */
 export const FLUX_TRIES = 20;
 /** Keys that are read together. */
-export const KEY_PAGE = 128;
+export const KEY_PAGE = 32;
+/** Repairs that one question asks for. */
+export const MAX_REPAIRS = 100;
+/** Entries of a set that another member is asked for, at most. */
+export const MAX_ENTRIES = 100_000;
+/** A member has so long to send what a repair needs of it. */
+export const REPAIR_ANSWER_MS = 10_000;

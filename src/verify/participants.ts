@@ -58,40 +58,59 @@ export class Participant {
     read: (parts: unknown[]) => T,
     timeoutMs = ANSWER_MS,
   ): Promise<T | null> {
-    if (this.state !== 'compared') return null;
+    let answer: { readonly value: T } | null = null;
+    const came = await this.askFor(question, timeoutMs, (parts) => {
+      answer = { value: read(parts) };
+      return false;
+    });
+    if (!came) return null;
+    return (answer as { readonly value: T } | null)!.value;
+  }
+
+  /**
+   * Asks a question whose answer is several messages; `take` says whether it wants more. False when the member failed, or ended
+   * too early; or was silent for `silenceMs`.
+   */
+  async askFor(
+    question: readonly unknown[],
+    silenceMs: number,
+    take: (parts: unknown[]) => boolean,
+  ): Promise<boolean> {
+    if (this.state !== 'compared') return false;
     const over = new AbortController();
     const abort = (): void => over.abort();
     this.#stopped.addEventListener('abort', abort);
-    let late = false;
     const stream = this.#ask(this.peerId, encode(...question), {
       signal: over.signal,
-      timeoutMs,
+      timeoutMs: silenceMs,
       maxBytes: MAX_ANSWER_BYTES,
     })[Symbol.asyncIterator]();
-    const deadline = new Promise<never>((_, reject) => {
-      const cancel = this.#timers.after(timeoutMs, () => {
-        late = true;
-        over.abort();
-        reject(new PeerError(`it did not answer within ${timeoutMs} ms`));
-      });
-      over.signal.addEventListener('abort', () => {
-        cancel();
-        if (!late) reject(new PeerError('this was given up'));
-      });
-    });
-    deadline.catch(() => {});
     try {
-      const first = await Promise.race([stream.next(), deadline]);
-      if (first.done === true) throw new DecodeError('its answer is empty');
-      return read(decode(first.value));
+      for (;;) {
+        const next = await this.#within(silenceMs, stream.next(), over);
+        if (next.done === true) throw new DecodeError('its answer is empty, or ends in the middle');
+        if (!take(decode(next.value))) return true;
+      }
     } catch (error) {
       this.fail(reasonOf(error));
-      return null;
+      return false;
     } finally {
       this.#stopped.removeEventListener('abort', abort);
       over.abort();
       stream.return?.(undefined)?.catch(() => {});
     }
+  }
+
+  #within<T>(ms: number, promise: Promise<T>, over: AbortController): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const cancel = this.#timers.after(ms, () => reject(new PeerError(`it did not answer within ${ms} ms`)));
+      const abort = (): void => reject(new PeerError('this was given up'));
+      over.signal.addEventListener('abort', abort);
+      promise.then(resolve, reject).finally(() => {
+        cancel();
+        over.signal.removeEventListener('abort', abort);
+      });
+    });
   }
 
   report(hex: (digest: number) => string): VerifiedRegion {

@@ -11,6 +11,7 @@ import type { Member } from '../sync/members.js';
 import type { Timers } from '../timers.js';
 import { type ComparedKeys, findKeys, findSlots } from './compare.js';
 import { allEqual, type Cut, type CutOptions, lookAtOnce, reachCut } from './cut.js';
+import { checkDeep } from './deep.js';
 import { type Ask, Participant } from './participants.js';
 import {
   type DeepReport,
@@ -81,8 +82,7 @@ export class Verifier {
     if (cut !== null && !allEqual(taking(members))) slots = await findSlots(members, cut.token);
     let found: DeepReport | null = null;
     if (deep) {
-      const { checkDeep } = await import('./deep.js');
-      const checked = await checkDeep(taking(members), repair);
+      const checked = await checkDeep(taking(members), repair, slots);
       found = checked.report;
       slots = [...new Set([...slots, ...checked.damagedSlots])].sort((a, b) => a - b);
     }
