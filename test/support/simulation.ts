@@ -379,7 +379,15 @@ export class Simulation {
         `${key} is ${value}, but only +${up} and -${down} were asked for`,
       );
     }
-    const states = new Map(await readStates(first!.store, KEYS));
+    // All of them joined: what a key's context has seen is no live datum, so it needn't be alike.
+    const states = new Map<ByteString, KeyState>();
+    for (const { store } of this.#members.values()) {
+      for (const [key, state] of await readStates(store, KEYS)) {
+        const joined = states.get(key) ?? emptyKeyState();
+        mergeKeyState(joined, state);
+        states.set(key, joined);
+      }
+    }
     for (const [replica, through] of this.#mustStay) {
       for (let number = 1; number <= through; number += 1) {
         const frame = this.#frames.get(`${replica} ${number}`);
