@@ -1,12 +1,14 @@
 #!/usr/bin/env node
 /**
  * The command line. Exit codes: 0 = done, 1 = it failed, 2 = a flag, a setting or a file isn't usable (and nothing was started).
+ * verify has codes of its own, see verify/report.ts.
  */
 import { Command, CommanderError } from 'commander';
 import type { DemoFlags } from './cli/demo.js';
 import { readNamedFile } from './cli/files.js';
 import type { KeygenFlags } from './cli/keygen.js';
 import { type StatusFlags, status } from './cli/status.js';
+import type { VerifyFlags } from './cli/verify.js';
 import { type GivenSettings, parseConfigFile, resolvePeerConfig } from './config.js';
 import { ConfigError, MeshError } from './errors.js';
 import { VERSION } from './version.js';
@@ -113,6 +115,20 @@ function buildProgram(): Command {
     .option('--url <url>', "the peer's --http door", 'http://127.0.0.1:8080')
     .option('--json', 'print JSON')
     .action((flags: StatusFlags) => status(flags, print));
+
+  program
+    .command('verify')
+    .description(
+      'compare all regions at a common cut; exit code 0: identical, 1: different, 3: not all could be compared',
+    )
+    .option('--url <url>', "the peer's --http door", 'http://127.0.0.1:8080')
+    .option('--json', 'print JSON')
+    .option('--deep', 'compare native values with the metadata too, and between regions')
+    .option('--repair', 'put right what --deep finds')
+    .action(async (flags: VerifyFlags) => {
+      const { verify } = await import('./cli/verify.js');
+      process.exitCode = await verify(flags, print, (line) => void process.stderr.write(`${line}\n`));
+    });
 
   return program;
 }

@@ -55,13 +55,19 @@ async function ask(target: URL, body: string): Promise<VerifyReport | string> {
     }
     const found = JSON.parse(text) as Partial<VerifyReport> & { readonly error?: unknown };
     if (typeof found.error === 'string') return found.error;
-    if (typeof found.outcome !== 'string' || !(found.outcome in VERIFY_EXIT_CODES) || !Array.isArray(found.regions))
+    if (
+      typeof found.outcome !== 'string' ||
+      !(found.outcome in VERIFY_EXIT_CODES) ||
+      !Array.isArray(found.regions)
+    )
       return `${target} is not a peer's --http door: its answer isn't a verification`;
     return found as VerifyReport;
   } catch (cause) {
     if (cause instanceof SyntaxError) return `${target} is not a peer's --http door: its answer isn't JSON`;
     const inner = (cause as Error).cause as NodeJS.ErrnoException | undefined;
-    const why = silence.signal.aborted ? `nothing for ${SILENCE_MS / 1_000} s` : (inner?.code ?? (cause as Error).message);
+    const why = silence.signal.aborted
+      ? `nothing for ${SILENCE_MS / 1_000} s`
+      : (inner?.code ?? (cause as Error).message);
     return `no answer from ${target} (${why}); is the peer running, and with --http?`;
   } finally {
     clearTimeout(timer);

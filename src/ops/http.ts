@@ -1,8 +1,8 @@
 /**
- * The HTTP door for operators: is the process up, is the node ready, what is its status. It only reads.
+ * The HTTP door for operators: is the process up, is the node ready, what is its status; and verification.
  *
  * GET /healthz: 200 while the process answers. GET /readyz: 200 when the node is ready, else 503 with the reason.
- * GET /api/status: {@link NodeStatus} as JSON. HEAD works on each; other methods get 405, other paths 404.
+ * GET /api/status: {@link NodeStatus} as JSON. POST /api/verify: see verify-route.ts. HEAD works on each GET; other methods get 405, other paths 404.
  */
 import type { Server } from 'node:http';
 import { createAdaptorServer } from '@hono/node-server';
@@ -11,9 +11,14 @@ import type { Engine, NodeStatus } from '../engine.js';
 import { ConfigError } from '../errors.js';
 import { type Logger, silentLogger } from '../options.js';
 import { describeLoading } from '../sync/loading.js';
+import { verifyRoute } from './verify-route.js';
+
+/** What the HTTP door needs of a node. */
+export type HttpEngine = Pick<Engine, 'status'> & Partial<Pick<Engine, 'verify'>>;
 
 export interface HttpOptions {
-  readonly engine: Pick<Engine, 'status'>;
+  /** Without `verify`, there is no /api/verify. */
+  readonly engine: HttpEngine;
   /** Default: 127.0.0.1. */
   readonly host?: string;
   /** 0 lets the system choose. Default: 0. */
@@ -58,7 +63,7 @@ const REASONS: Readonly<Record<Exclude<NodeStatus['state'], 'ready'>, string>> =
   stopping: 'the node is stopping',
 };
 
-function routes(engine: Pick<Engine, 'status'>, logger: Logger): Hono {
+function routes(engine: HttpEngine, logger: Logger): Hono {
   const app = new Hono();
   const get = (path: string, answer: (context: Context) => Response) => {
     app.get(path, answer);
@@ -74,6 +79,13 @@ function routes(engine: Pick<Engine, 'status'>, logger: Logger): Hono {
     return context.json({ status: state, reason, ...(loading !== null && { loading }) }, 503);
   });
   get('/api/status', (context) => context.json(engine.status(), 200, { 'Cache-Control': 'no-store' }));
+  if (engine.verify !== undefined) {
+    const verifying = { verify: engine.verify.bind(engine) };
+    app.post('/api/verify', (context) => verifyRoute(verifying, context));
+    app.all('/api/verify', (context) =>
+      context.json({ error: `${context.req.method} is not allowed; use POST` }, 405, { Allow: 'POST' }),
+    );
+  }
   app.notFound((context) =>
     context.json(
       { error: `there is nothing at ${context.req.path}; try /healthz, /readyz or /api/status` },

@@ -61,8 +61,8 @@ function parseOptions(body: string): VerifyOptions {
     throw new ArgumentError('the options must be an object: { "deep": true }');
   for (const [name, value] of Object.entries(given)) {
     const wanted = { deep: 'boolean', repair: 'boolean', timeoutMs: 'number' }[name];
-    if (wanted === undefined) throw new ArgumentError(`there is no option '${name.slice(0, 64)}': deep, repair, timeoutMs`);
-    // biome-ignore lint/suspicious/useValidTypeof: one of the names above
+    if (wanted === undefined)
+      throw new ArgumentError(`there is no option '${name.slice(0, 64)}': deep, repair, timeoutMs`);
     if (typeof value !== wanted) throw new ArgumentError(`${name} must be a ${wanted}`);
   }
   return given;

@@ -1,7 +1,9 @@
 /** MESH: what the node knows of itself and of the other members. */
 import { utf8 } from '../../../crdts/bytes.js';
-import type { Command } from '../command.js';
+import type { VerifyOptions } from '../../verify/report.js';
+import type { Args, Command } from '../command.js';
 import type { ReplyWriter } from '../encoder.js';
+import { CommandError } from '../errors.js';
 import { helpReply } from '../replies.js';
 
 /** Writes plain data: objects as maps, booleans as 1 and 0, text as UTF-8. */
@@ -22,6 +24,21 @@ function writeData(out: ReplyWriter, value: unknown): void {
       writeData(out, field);
     }
   }
+}
+
+/** Reads DEEP, REPAIR and TIMEOUT ms. Throws CommandError when they are anything else. */
+function verifyOptions(args: Args): VerifyOptions {
+  let options: VerifyOptions = {};
+  for (let at = 2; at < args.length; at += 1) {
+    const word = args[at]!.toUpperCase();
+    if (word === 'DEEP') options = { ...options, deep: true };
+    else if (word === 'REPAIR') options = { ...options, repair: true };
+    else if (word === 'TIMEOUT' && at + 1 < args.length) {
+      at += 1;
+      options = { ...options, timeoutMs: Number(args[at]) };
+    } else throw new CommandError('ERR syntax error');
+  }
+  return options;
 }
 
 const ENTRY = { group: 'mesh', flags: ['loading', 'stale'] } as const;
@@ -62,6 +79,17 @@ export const meshCommands: readonly Command[] = [
   },
   {
     ...ENTRY,
+    name: 'mesh|verify',
+    kind: 'read',
+    arity: -2,
+    summary: 'Compares all regions at a common cut.',
+    read: async (args, { engine }) => {
+      const report = await engine.verify(verifyOptions(args));
+      return (out) => writeData(out, report);
+    },
+  },
+  {
+    ...ENTRY,
     name: 'mesh|help',
     kind: 'local',
     arity: 2,
@@ -74,6 +102,8 @@ export const meshCommands: readonly Command[] = [
         '    Return the other members as this node knows them.',
         'STATUS',
         '    Return the state of this node.',
+        'VERIFY [DEEP] [REPAIR] [TIMEOUT <milliseconds>]',
+        '    Compare all regions at a common cut; with DEEP, native values with the metadata too.',
       ]),
   },
 ];
