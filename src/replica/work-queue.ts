@@ -65,8 +65,13 @@ export class WorkQueue {
     return local ? { local: this.#takeLocal(), remote: [] } : { local: [], remote: this.#takeRemote() };
   }
 
-  /** Puts a batch back where it came from, before everything that came after it. */
+  /**
+   * Puts a batch back where it came from, before everything that came after it. After remote items operations come first: a
+   * store that refuses what grows it (OOM) would else fail every operation along with the remote batch before it, and no one
+   * would be told, not even a deletion be let through.
+   */
   putBack(work: Work): void {
+    if (work.remote.length > 0) this.#turn = 'local';
     for (const { operation } of work.local) this.#localBytes += operation.bytes ?? 0;
     if (work.local.length > 0) this.#local = [...work.local, ...this.#local];
     if (work.remote.length > 0) this.#remote = [...work.remote, ...this.#remote];
