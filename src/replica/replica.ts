@@ -560,7 +560,7 @@ export class Replica {
       return;
     }
     this.#options.logger.warn({ err: error }, 'the store refused a commit');
-    if (local.length === 0) {
+    if (stale || local.length === 0) {
       this.#retryLater();
       return;
     }
