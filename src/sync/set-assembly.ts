@@ -29,6 +29,7 @@ export class SetAssembly {
   #begins = 0;
   #entries = new Map<ByteString, Dots>();
   #bytes = 0;
+  #came = 0;
 
   constructor(store: Store, big: BigSets) {
     this.#store = store;
@@ -50,6 +51,7 @@ export class SetAssembly {
     this.#wanted = begin.fine === null ? null : new Set(begin.fine);
     this.#entries = new Map();
     this.#bytes = 0;
+    this.#came = 0;
   }
 
   /** Throws DecodeError when the members don't belong here, or are more than was announced. */
@@ -65,7 +67,10 @@ export class SetAssembly {
       if (!this.#entries.has(member)) this.#bytes += member.length + 24;
       this.#entries.set(member, dots);
     }
-    if (this.#entries.size > this.#begun.size) throw new DecodeError('more members come than were announced');
+    // A member may come twice, if the giver's store hashes its entries anew meanwhile.
+    this.#came += entries.size;
+    if (this.#entries.size > this.#begun.size || this.#came > 4 * this.#begun.size)
+      throw new DecodeError('more members come than were announced');
     if (this.#bytes > MOST_BYTES) throw new DecodeError(`a set takes more than ${MOST_BYTES} bytes`);
   }
 
