@@ -198,7 +198,7 @@ export class NodeCore implements Engine {
       members: () => this.#sync.members.all(),
       whenApplied: (...frame) => this.#sync.whenApplied(...frame),
       announce: () => this.#sync.announceProgress(),
-      pull: (peer) => this.#sync.pull(peer),
+      pull: (peer) => this.#sync.pull(peer, false),
     });
     this.#loading = new Loading({
       self: mesh.self,
@@ -211,7 +211,7 @@ export class NodeCore implements Engine {
       present: () => this.#sync.members.present(),
       applied: () => this.#replica.applied,
       available: () => this.#replica.available,
-      pull: (peer) => this.#sync.pull(peer),
+      pull: (peer) => this.#sync.pull(peer, true),
       progress: () => this.#sync.transfer,
     });
   }

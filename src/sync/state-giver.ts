@@ -1,6 +1,7 @@
 /** State giver: answers the three requests of a state transfer (state-messages.ts), holding one message in memory at a time. */
 import type { ByteString } from '../../crdts/bytes.js';
 import type { KeyState } from '../../crdts/key-state.js';
+import type { Stamp } from '../../crdts/stamp.js';
 import { PeerError } from '../errors.js';
 import type { AppliedMark, Store } from '../store/store.js';
 import { digestOf, headersOf, readStates, recordOf } from './key-digests.js';
@@ -28,6 +29,8 @@ export interface Giver extends BigSets {
   readonly store: Store;
   /** The applied marks of this moment. */
   readonly marks: () => Iterable<AppliedMark>;
+  /** The greatest stable stamp at which anything was forgotten. Default: 0. */
+  readonly floor?: Stamp;
   /** Names the data: another one when the store has lost some. */
   readonly token: string;
 }
@@ -38,7 +41,12 @@ export async function* giveState(giver: Giver, body: Uint8Array): AsyncGenerator
   if (request.kind === 'digests') {
     // Before anything is read: what is read later may hold more, never less.
     const marks = [...giver.marks()];
-    yield encodeStateHead({ marks, keys: await giver.store.count(), token: giver.token });
+    yield encodeStateHead({
+      marks,
+      keys: await giver.store.count(),
+      token: giver.token,
+      floor: giver.floor ?? 0,
+    });
     yield encodeSlotDigests(await giver.store.digests());
     return;
   }
@@ -56,7 +64,7 @@ export async function* giveState(giver: Giver, body: Uint8Array): AsyncGenerator
 /** States of the keys that differ from what the asker has, slot by slot. */
 async function* giveKeys(
   giver: Giver,
-  { slots }: Extract<StateRequest, { kind: 'keys' }>,
+  { slots, since }: Extract<StateRequest, { kind: 'keys' }>,
 ): AsyncGenerator<StateAnswer> {
   const { store } = giver;
   const batch = new KeyBatch(store);
@@ -68,7 +76,9 @@ async function* giveKeys(
       const record = recordOf(key, header);
       const digest = digestOf(record);
       const known = theirs.get(hash32(key));
-      if (known?.includes(digest)) continue;
+      if (known?.includes(digest) && record.state.touched <= since) continue;
+      // What is dead and older is known to the asker, or was before it forgot it.
+      if (known === undefined && digest === 0 && record.state.touched <= since) continue;
       const size = record.state.set?.size ?? 0;
       if (size < giver.bigSetMembers) {
         batch.keys.push(key);

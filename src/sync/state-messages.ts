@@ -2,7 +2,8 @@
  * What the two sides of a state transfer say to each other, as positional msgpack arrays. A transfer is a conversation of three requests:
  *
  *     digests   [1]                                  → a {@link StateHead}, then the digests of all slots
- *     keys      [2, token, slots, counts, digests]   → states of the keys that differ; a big set that both sides hold is only announced
+ *     keys      [2, token, since, slots, counts, digests]   → states of the keys that differ, or were touched since; a big set that
+ *                                                    both sides hold is only announced
  *     members   [3, token, [key, rest, coarse, fine], …]  → of each big set, what lies in the buckets that differ
  *
  * Each answer is a stream of messages, so each side holds one at a time; a request is bounded by the mesh, hence one of each kind for
@@ -10,6 +11,7 @@
  */
 import type { ByteString } from '../../crdts/bytes.js';
 import { DIGEST_MODULUS } from '../../crdts/digest.js';
+import { isStamp, type Stamp } from '../../crdts/stamp.js';
 import { asArray, WireReader, WireWriter } from '../../crdts/wire.js';
 import { DecodeError } from '../errors.js';
 import { pack, unpack } from '../replica/msgpack.js';
@@ -25,18 +27,24 @@ export interface StateHead {
   readonly marks: readonly AppliedMark[];
   /** Keys that it has, about. */
   readonly keys: number;
+  /** The greatest stable stamp at which the giver has forgotten anything. */
+  readonly floor: Stamp;
   /** Names the giver's data as they are; a request with another one is refused, since the marks might not be true of them any more. */
   readonly token: string;
 }
 
 /** Positional, and open to more fields behind. */
-export function encodeStateHead({ marks, keys, token }: StateHead, ...more: unknown[]): Uint8Array {
-  return pack([marksToWire(marks), keys, token, ...more]);
+export function encodeStateHead(
+  { marks, keys, token, floor }: Omit<StateHead, 'floor'> & { readonly floor?: Stamp },
+  ...more: unknown[]
+): Uint8Array {
+  return pack([marksToWire(marks), keys, token, floor ?? 0, ...more]);
 }
 
 export function decodeStateHead(bytes: Uint8Array): StateHead {
-  const head = fields(unpack(bytes), 'head of a state transfer', 3);
-  return { marks: marksFromWire(head[0]), keys: count(head[1]), token: tokenOf(head[2]) };
+  const head = fields(unpack(bytes), 'head of a state transfer', 4);
+  if (!isStamp(head[3])) throw new DecodeError('the head of a state transfer has no floor');
+  return { marks: marksFromWire(head[0]), keys: count(head[1]), token: tokenOf(head[2]), floor: head[3] };
 }
 
 /** The digest of one key: a hash of the key, and its live data's digest (0 = dead). */
@@ -60,6 +68,8 @@ export type StateRequest =
   | {
       readonly kind: 'keys';
       readonly token: string;
+      /** Keys that were touched after this stamp come also when their digests are equal. */
+      readonly since: Stamp;
       /** What the asker has in each slot that it asks for, in ascending order. */
       readonly slots: ReadonlyMap<number, readonly KeyDigest[]>;
     }
@@ -87,6 +97,7 @@ export function encodeStateRequest(request: StateRequest): Uint8Array {
     return pack([
       KEYS,
       request.token,
+      request.since,
       packRecords([SLOT], slots),
       packRecords([COUNT], counts),
       packRecords([HASH, DIGEST], flat),
@@ -106,10 +117,10 @@ export function decodeStateRequest(bytes: Uint8Array): StateRequest {
   const parts = asArray(unpack(bytes), 'state request', MAX_SETS + 2);
   if (parts[0] === DIGESTS) return { kind: 'digests' };
   if (parts[0] === KEYS) {
-    const slots = unpackRecords(parts[2], [SLOT], 'slots', SLOTS);
+    const slots = unpackRecords(parts[3], [SLOT], 'slots', SLOTS);
     requireAscending(slots, SLOTS, 'slots');
-    const counts = unpackRecords(parts[3], [COUNT], 'numbers of keys', SLOTS);
-    const digests = unpackRecords(parts[4], [HASH, DIGEST], 'digests of keys', Number.MAX_SAFE_INTEGER);
+    const counts = unpackRecords(parts[4], [COUNT], 'numbers of keys', SLOTS);
+    const digests = unpackRecords(parts[5], [HASH, DIGEST], 'digests of keys', Number.MAX_SAFE_INTEGER);
     const asked = new Map<number, KeyDigest[]>();
     let at = 0;
     if (counts.length !== slots.length) throw new DecodeError('a slot has no number of keys');
@@ -121,7 +132,9 @@ export function decodeStateRequest(bytes: Uint8Array): StateRequest {
       asked.set(slot, list);
     }
     if (at !== digests.length) throw new DecodeError('digests of keys belong to no slot');
-    return { kind: 'keys', token: tokenOf(parts[1]), slots: asked };
+    const since = parts[2];
+    if (!isStamp(since)) throw new DecodeError('a state request does not say since when');
+    return { kind: 'keys', token: tokenOf(parts[1]), since, slots: asked };
   }
   if (parts[0] === MEMBERS) {
     return { kind: 'members', token: tokenOf(parts[1]), sets: parts.slice(2).map(setRequest) };
@@ -146,8 +159,7 @@ function setRequest(wire: unknown): SetRequest {
 export function encodeSlotDigests(digests: ReadonlyMap<number, number>): Uint8Array {
   const flat: number[] = [];
   for (const slot of [...digests.keys()].sort((a, b) => a - b)) {
-    const digest = digests.get(slot)!;
-    if (digest !== 0) flat.push(slot, digest);
+    flat.push(slot, digests.get(slot)!);
   }
   return pack(packRecords([SLOT, DIGEST], flat));
 }

@@ -8,11 +8,17 @@
  * Invariant: the asker's marks are raised to the giver's, as they were before it read anything, only when all that differs has been
  * merged. Raised earlier, a transfer that breaks off would leave holes that nothing would ever fill.
  *
+ * Equal digests don't mean equal knowledge: digests say nothing of what was removed. Who raises its marks over frames that it hasn't had
+ * must know what they removed, or a third member that is behind could bring it back. So a transfer is either a *comparison*,
+ * which merges what differs and raises nothing; or *complete*: it takes also each key that the giver touched since the first of those frames.
+ *
  * Invariant: what compared equal must still be what was compared when the marks are raised, but for changes that the marks don't cover
  * (touched-keys.ts); otherwise it is compared again.
  */
 import type { ByteString } from '../../crdts/bytes.js';
+import type { ReplicaId } from '../../crdts/dot.js';
 import type { KeyState } from '../../crdts/key-state.js';
+import { MAX_STAMP, type Stamp } from '../../crdts/stamp.js';
 import { DecodeError, PeerError } from '../errors.js';
 import type { Mesh, PeerId } from '../mesh/mesh.js';
 import type { RemoteItem } from '../replica/remote-batch.js';
@@ -66,6 +72,13 @@ export interface PullOptions {
   readonly maxValueBytes: number;
   readonly isAhead: (stamp: number) => boolean;
   readonly merge: (item: RemoteItem) => void;
+  /**
+   * Given the giver's marks: the stamp since which it may have applied something that this node hasn't; keys touched since then come
+   * whether they differ or not, and the marks are raised. null = only compare. Default: marks are raised, and only what differs comes.
+   */
+  readonly since?: (marks: readonly AppliedMark[]) => Stamp | null;
+  /** Throws when the giver and this node may not merge: one of them has forgotten what the other still has. Default: they may. */
+  readonly checkFloor?: (head: StateHead) => void;
   /** Merges the marks. Called at once when nothing is left to compare. Default: as {@link merge} does. */
   readonly raise?: (item: RemoteItem) => void;
   /** Told of all frames that are merged. Default: none are. */
@@ -98,7 +111,8 @@ class Pull {
   readonly #touched: TouchedKeys;
   readonly #big: { readonly bigSetMembers: number };
   readonly #assembly: SetAssembly;
-  #head: StateHead = { marks: [], keys: 0, token: '' };
+  #head: StateHead = { marks: [], keys: 0, token: '', floor: 0 };
+  #since: Stamp | null = null;
   /** Keys that may come. */
   #mostKeys = 0;
   /** Big sets to ask for, by key. */
@@ -123,20 +137,26 @@ class Pull {
       const { marks } = this.#head;
       if (marks.some((mark) => isAhead(mark.stamp)))
         throw new PeerError(`${peer} has applied stamps from the future: check its clock`);
+      this.#options.checkFloor?.(this.#head);
+      this.#since = (this.#options.since ?? (() => MAX_STAMP))(marks);
       let slots: number[] = [];
       for (let round = 0; ; round += 1) {
         this.#touched.watch(marks);
         // What was handed to the replica before is committed now; what comes after is noted.
         await this.#merged({ frames: [], states: [], marks: [] });
-        if (round === 0) slots = differing(await store.digests(), theirs);
+        if (round === 0) {
+          const ours = await store.digests();
+          const all = this.#since !== null && this.#since < MAX_STAMP;
+          slots = all ? either(ours, theirs) : differing(ours, theirs);
+        }
         this.#slots += slots.length;
         await this.#pullSlots(slots);
         const { keys } = this.#touched;
-        if (keys.size === 0) break;
+        if (keys.size === 0 || this.#since === null) break;
         if (round === MAX_ROUNDS) throw new PeerError('what was compared changes all the time');
         slots = [...new Set([...keys].map(keySlot))].sort((a, b) => a - b);
       }
-      await this.#merged({ frames: [], states: [], marks }, this.#options.raise);
+      if (this.#since !== null) await this.#merged({ frames: [], states: [], marks }, this.#options.raise);
       const { keys, bytes } = this.#counts;
       return { marks, slots: this.#slots, keys, bytes };
     } finally {
@@ -204,7 +224,12 @@ class Pull {
     const before = this.#slotsDone;
     let done = 0;
     let silent = 0;
-    for await (const message of this.#ask({ kind: 'keys', token: this.#head.token, slots })) {
+    for await (const message of this.#ask({
+      kind: 'keys',
+      token: this.#head.token,
+      since: this.#since ?? MAX_STAMP,
+      slots,
+    })) {
       const answer = decodeStateAnswer(message, maxValueBytes);
       const mayCome = (key: ByteString) => slots.has(keySlot(key));
       if (answer.kind === 'keys') {
@@ -297,8 +322,25 @@ class Pull {
   }
 }
 
-/** The slots whose digests differ, in ascending order. */
+/** The slots that either side has anything in, in ascending order. */
+function either(ours: ReadonlyMap<number, number>, theirs: ReadonlyMap<number, number>): number[] {
+  return [...new Set([...ours.keys(), ...theirs.keys()])].sort((a, b) => a - b);
+}
+
+/** Those of them whose digests differ. */
 function differing(ours: ReadonlyMap<number, number>, theirs: ReadonlyMap<number, number>): number[] {
-  const slots = new Set([...ours.keys(), ...theirs.keys()]);
-  return [...slots].filter((slot) => (ours.get(slot) ?? 0) !== (theirs.get(slot) ?? 0)).sort((a, b) => a - b);
+  return either(ours, theirs).filter((slot) => (ours.get(slot) ?? 0) !== (theirs.get(slot) ?? 0));
+}
+
+/** The stamp since which a giver with these marks may have applied something that `applied` doesn't cover; the greatest if there is nothing. */
+export function missingSince(
+  marks: readonly AppliedMark[],
+  applied: ReadonlyMap<ReplicaId, AppliedMark>,
+): Stamp {
+  let since = MAX_STAMP;
+  for (const { replica, number } of marks) {
+    const own = applied.get(replica);
+    if ((own?.number ?? 0) < number) since = Math.min(since, own?.stamp ?? 0);
+  }
+  return since;
 }

@@ -122,6 +122,12 @@ export class Sync implements MeshHandlers {
     };
     this.#transfers = new Transfers({
       ...shared,
+      floor: () => this.#floor,
+      onOutdated: (peer, floor) =>
+        this.#outcast(
+          `${peer} has forgotten deletions, up to stamp ${floor}, that this node has not seen`,
+          -1,
+        ),
       onMarks: (marks) => {
         this.#delivery.raise(marks);
         this.#drain();
@@ -140,7 +146,7 @@ export class Sync implements MeshHandlers {
       drain: () => this.#drain(),
       pull: async (peer) => {
         const before = this.#transfers.completed;
-        await this.#transfers.pull(peer);
+        await this.#transfers.pull(peer, true);
         return this.#transfers.completed > before;
       },
     });
@@ -177,9 +183,9 @@ export class Sync implements MeshHandlers {
     return this.#transfers.progress;
   }
 
-  /** Pulls a member's state, unless a transfer is under way or one has just failed. Never rejects. */
-  pull(peer: PeerId): Promise<void> {
-    return this.#transfers.pull(peer);
+  /** Pulls a member's state, all of it or only what differs (transfers.ts). Never rejects. */
+  pull(peer: PeerId, complete: boolean): Promise<void> {
+    return this.#transfers.pull(peer, complete);
   }
 
   /** Frames that wait for their predecessors. */
@@ -346,8 +352,7 @@ export class Sync implements MeshHandlers {
   /** Members that count, or that the marks tell of, and that haven't introduced themselves since the start: as their replica ids begin. */
   silentIdentities(marks: readonly AppliedMark[]): string[] {
     const heard = this.#forgottenIdentities().add(replicaHash(this.#options.mesh.self));
-    for (const member of this.members.all())
-      if (member.heardAtMs > 0) heard.add(replicaHash(member.peerId));
+    for (const member of this.members.all()) if (member.heardAtMs > 0) heard.add(replicaHash(member.peerId));
     const known = marks.map(({ replica }) => replica.slice(0, replica.indexOf('.')));
     for (const { peerId } of this.members.counted()) known.push(replicaHash(peerId));
     return [...new Set(known)].filter((identity) => !heard.has(identity));

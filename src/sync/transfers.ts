@@ -4,7 +4,7 @@
  * A transfer is begun by whoever is behind by more than frames can bring (repairs.ts), and at intervals with a random member, to find
  * what no frame told of.
  */
-import type { HybridClock } from '../../crdts/stamp.js';
+import type { HybridClock, Stamp } from '../../crdts/stamp.js';
 import { DecodeError, PeerError } from '../errors.js';
 import type { Mesh, PeerId } from '../mesh/mesh.js';
 import type { Logger } from '../options.js';
@@ -15,8 +15,10 @@ import type { AppliedMark, Store } from '../store/store.js';
 import type { Timers } from '../timers.js';
 import type { Member } from './members.js';
 import { BIG_SET_MEMBERS } from './set-scan.js';
+import { coversFloor } from './stability.js';
 import { giveState } from './state-giver.js';
-import { type PullCounts, pullState } from './state-transfer.js';
+import type { StateHead } from './state-messages.js';
+import { missingSince, type PullCounts, pullState } from './state-transfer.js';
 import { TouchedKeys } from './touched-keys.js';
 
 /** How far a transfer is that is under way. */
@@ -40,6 +42,10 @@ export interface TransfersOptions {
   readonly antiEntropyMs: number;
   /** Sets of at least so many members are compared by their members' buckets. Default: 1,024. */
   readonly bigSetMembers?: number;
+  /** The greatest stable stamp at which anything was forgotten here. */
+  readonly floor: () => Stamp;
+  /** What is here is too old to be merged with what others have: they have forgotten what was deleted of it. */
+  readonly onOutdated: (peer: PeerId, floor: Stamp) => void;
   readonly stopped: AbortSignal;
   /** Members that can be asked. */
   readonly present: () => readonly Member[];
@@ -49,9 +55,9 @@ export interface TransfersOptions {
   readonly onRefused: (peer: PeerId, error: DecodeError) => void;
 }
 
-/** Pause before a peer is asked again whose transfer broke off; doubled each time that it sent what isn't one. */
+/** Pause before a peer is asked again whose transfer failed; doubled each time in a row, so often at most. */
 const PULL_AGAIN_MS = 1_000;
-const MAX_DOUBLINGS = 6;
+const MAX_DOUBLINGS = 4;
 
 export class Transfers {
   readonly #options: TransfersOptions;
@@ -60,8 +66,8 @@ export class Transfers {
   #pulling: { readonly peer: PeerId; readonly startedAtMs: number; readonly counts: PullCounts } | null =
     null;
   readonly #touched = new TouchedKeys();
-  /** Peers that are not asked before a time, and how often in a row they sent what can't be read. */
-  readonly #pauses = new Map<PeerId, { readonly untilMs: number; readonly refused: number }>();
+  /** Peers that are not asked before a time, and how often in a row their transfers failed. Others may be asked meanwhile. */
+  readonly #pauses = new Map<PeerId, { readonly untilMs: number; readonly failures: number }>();
   #nextCompareMs = 0;
   /** Transfers that were completed. */
   completed = 0;
@@ -94,7 +100,13 @@ export class Transfers {
     check();
     // Another epoch, or other data under the same: what was told of them doesn't hold any more.
     const token = `${replica.id} ${era}`;
-    const giver = { store, marks: () => replica.applied.values(), token, bigSetMembers };
+    const giver = {
+      store,
+      marks: () => replica.applied.values(),
+      token,
+      bigSetMembers,
+      floor: this.#options.floor(),
+    };
     for await (const chunk of giveState(giver, body)) {
       check();
       yield chunk;
@@ -107,8 +119,11 @@ export class Transfers {
     this.#touched.note(frames);
   }
 
-  /** Pulls a peer's state, unless a transfer is under way or this peer's last one has just failed. Never rejects. */
-  async pull(peer: PeerId): Promise<void> {
+  /**
+   * Pulls a peer's state, unless a transfer is under way or this peer's last one has just failed. Never rejects. `complete`: all that the
+   * peer has applied counts as applied here at the end, or else only what differs is merged (state-transfer.ts).
+   */
+  async pull(peer: PeerId, complete: boolean): Promise<void> {
     const { mesh, store, replica, clock, timers, logger, maxValueBytes, bigSetMembers, stopped, onMarks } =
       this.#options;
     if (this.#pulling !== null || stopped.aborted || this.#isPaused(peer)) return;
@@ -129,6 +144,8 @@ export class Transfers {
         maxValueBytes,
         ...(bigSetMembers === undefined ? {} : { bigSetMembers }),
         touched: this.#touched,
+        since: (marks) => (complete ? missingSince(marks, replica.applied) : null),
+        checkFloor: (head) => this.#checkFloor(peer, head, complete),
         isAhead: (stamp) => clock.isAhead(stamp),
         merge,
         raise: (item) => {
@@ -142,16 +159,32 @@ export class Transfers {
       this.#pauses.delete(peer);
       if (slots > 0) logger.info({ peer, slots, keys, bytes }, 'merged the state of a peer');
     } catch (error) {
-      const refused = error instanceof DecodeError ? (this.#pauses.get(peer)?.refused ?? 0) + 1 : 0;
-      const pauseMs = PULL_AGAIN_MS * 2 ** Math.min(refused, MAX_DOUBLINGS);
-      this.#pauses.set(peer, { untilMs: timers.now() + pauseMs, refused });
-      // Another member may do better.
-      this.#nextCompareMs = Math.min(this.#nextCompareMs, timers.now() + PULL_AGAIN_MS);
+      const failures = (this.#pauses.get(peer)?.failures ?? 0) + 1;
+      const pauseMs = PULL_AGAIN_MS * 2 ** Math.min(failures - 1, MAX_DOUBLINGS);
+      this.#pauses.set(peer, { untilMs: timers.now() + pauseMs, failures });
       if (error instanceof DecodeError) this.#options.onRefused(peer, error);
       else logger.debug({ peer, err: error as Error }, 'a state transfer broke off');
     } finally {
       this.#pulling = null;
     }
+  }
+
+  /**
+   * What one side has forgotten, the other must have seen deleted; merged with a state from before that, it would come back to life.
+   * Throws PeerError when it may not have.
+   */
+  #checkFloor(peer: PeerId, head: StateHead, complete: boolean): void {
+    const { replica, floor, onOutdated } = this.#options;
+    if (this.#options.clock.isAhead(head.floor))
+      throw new PeerError(`${peer} has forgotten things of the future: check its clock`);
+    const theirs = new Map(head.marks.map((mark) => [mark.replica, mark]));
+    if (!coversFloor(theirs, replica.applied.values(), floor()))
+      throw new PeerError(`${peer} is behind what was forgotten here: it must catch up first`);
+    // What this node has from before it had applied anything came while the others counted it, so they have forgotten nothing since.
+    const fresh = [...replica.applied.keys()].every((id) => id === replica.id);
+    if (fresh || coversFloor(replica.applied, head.marks, head.floor)) return;
+    if (complete) onOutdated(peer, head.floor);
+    throw new PeerError(`this node is behind what ${peer} has forgotten: it must catch up first`);
   }
 
   #isPaused(peer: PeerId): boolean {
@@ -165,6 +198,6 @@ export class Transfers {
     this.#nextCompareMs = timers.now() + antiEntropyMs * (0.75 + random() / 2);
     const members = present().filter(({ peerId }) => !this.#isPaused(peerId));
     const chosen = members[Math.floor(random() * members.length)];
-    if (chosen !== undefined) void this.pull(chosen.peerId);
+    if (chosen !== undefined) void this.pull(chosen.peerId, false);
   }
 }
