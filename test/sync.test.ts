@@ -10,21 +10,16 @@ import { LoopbackNetwork } from '../src/mesh/loopback.js';
 import type { PeerEvent } from '../src/node.js';
 import { silentLogger } from '../src/options.js';
 import { encodeFrame } from '../src/replica/frame.js';
-import { pack } from '../src/replica/msgpack.js';
 import type { RemoteItem } from '../src/replica/remote-batch.js';
 import type { Replica } from '../src/replica/replica.js';
 import { MemoryStore } from '../src/store/memory.js';
 import { MemoryDataset } from '../src/store/memory-dataset.js';
+import { keySlot } from '../src/store/slots.js';
 import type { AppliedMark } from '../src/store/store.js';
-import { encodeKeyChunk } from '../src/sync/key-chunk.js';
-import {
-  encodeFrameChunk,
-  encodeHeartbeat,
-  marksToWire,
-  PROTOCOL_VERSION,
-  PROTOCOLS,
-} from '../src/sync/messages.js';
+import { encodeFrameChunk, encodeHeartbeat, PROTOCOL_VERSION, PROTOCOLS } from '../src/sync/messages.js';
 import { toPieces } from '../src/sync/pieces.js';
+import { encodeStateAnswer } from '../src/sync/state-answers.js';
+import { decodeStateRequest, encodeSlotDigests, encodeStateHead } from '../src/sync/state-messages.js';
 import { Sync } from '../src/sync/sync.js';
 import { VirtualTimers } from '../src/virtual-timers.js';
 import { NOTHING_ELSE } from './support/heartbeat.js';
@@ -289,13 +284,17 @@ test('a frame that can never be merged is not fetched without end: states lead p
   );
   const heads = [{ replica: THEM, number: 9, stamp: START + 8 }];
   const asked: string[] = [];
-  mesh.request = async function* (_peer, protocol) {
+  mesh.request = async function* (_peer, protocol, body) {
     asked.push(protocol);
     const list = async function* (): AsyncGenerator<Uint8Array> {
       if (protocol === PROTOCOLS.frames) yield encodeFrameChunk(frames.map(({ bytes }) => bytes));
       if (protocol !== PROTOCOLS.state) return;
-      yield pack([marksToWire(heads), 1]);
-      yield encodeKeyChunk([[utf8('key 0'), stateAt(START)]]);
+      const request = decodeStateRequest(body);
+      if (request.kind === 'digests') {
+        yield encodeStateHead({ marks: heads, keys: 1, token: 't' });
+        yield encodeSlotDigests(new Map([[keySlot(utf8('key 0')), 1]]));
+      } else
+        yield encodeStateAnswer({ kind: 'keys', slotsDone: 1, states: [[utf8('key 0'), stateAt(START)]] });
     };
     yield* toPieces(list());
   };
