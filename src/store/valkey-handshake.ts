@@ -25,6 +25,7 @@ import {
   listOf,
   numberOf,
   type Reply,
+  ServerReplyError,
   type ValkeyLink,
 } from './valkey-link.js';
 
@@ -100,7 +101,7 @@ export async function beginSession(
     // Sentinels may still name the old primary; and while a node runs, a failover may make a replica the primary in a moment.
     const mayWait = 'places' in address.at || request.dataset !== null;
     const info = await inspectServer(link, label, mayWait);
-    if (db !== 0) await link.send('SELECT', [String(db)]);
+    if (db !== 0) await selectDb(link, db, label);
 
     const names = Object.keys(SCRIPTS) as ScriptName[];
     const loaded = await Promise.all(names.map((name) => link.send('SCRIPT', ['LOAD', SCRIPTS[name]])));
@@ -129,6 +130,18 @@ export async function beginSession(
     return { previousDone: numberOf(reply[0]), facts, info, shas: shas as Record<ScriptName, string> };
   } catch (error) {
     throw loginProblem(error, label) ?? tlsProblem(link.lastError, label) ?? error;
+  }
+}
+
+async function selectDb(link: ValkeyLink, db: number, label: string): Promise<void> {
+  try {
+    await link.send('SELECT', [String(db)]);
+  } catch (error) {
+    if (!(error instanceof ServerReplyError) || !/out of range/.test(error.message)) throw error;
+    throw new ConfigError(
+      `Valkey at ${label} has no database ${db}: correct the number in the store's URL, or raise its setting databases`,
+      { cause: error },
+    );
   }
 }
 
