@@ -81,43 +81,46 @@ function readPlainWrites(
   let at = from;
   for (let i = 0; i < count; i += 1) {
     if (bytes[at] !== (ARRAY | 3)) return null;
-    at += 1;
-    const keyLength = stringLengthAt(bytes, at);
+    const keyAt = at + 1;
+    const keyLength = stringLengthAt(bytes, keyAt);
     if (keyLength < 0 || keyLength > maxBytes) return null;
-    const key = stringAt(bytes, at, keyLength);
+    at = keyAt + stringHeadAt(bytes, keyAt, keyLength) + keyLength;
+    const key = stringBefore(bytes, at, keyLength, bytes[keyAt]!);
     if (key === null) return null;
-    at += stringHeadAt(bytes, at, keyLength) + keyLength;
     if (bytes[at] !== STRING_TAG || bytes[at + 1] !== (ARRAY | 1) || bytes[at + 2] !== (ARRAY | 3))
       return null;
-    at += 3;
-    const behind = integerAt(bytes, at);
+    const behind = integerAt(bytes, at + 3);
     if (behind < 0 || behind >= origin.stamp) return null;
-    at += integerSize(behind);
+    at += 3 + integerSize(behind);
     if (bytes[at] !== OWN_REPLICA) return null;
     at += 1;
     let value: ByteString | null = null;
-    if (bytes[at] === NULL) at += 1;
+    const head = bytes[at]!;
+    if (head === NULL) at += 1;
     else {
       const length = stringLengthAt(bytes, at);
       if (length < 0 || length > maxBytes) return null;
-      value = stringAt(bytes, at, length);
-      if (value === null) return null;
       at += stringHeadAt(bytes, at, length) + length;
+      value = stringBefore(bytes, at, length, head);
+      if (value === null) return null;
     }
     writes.push(new PlainWrite(key, origin, behind, value));
   }
   return at === bytes.length ? writes : null;
 }
 
-/** A whole number of so many bytes; -1 where they end before, or where fewer would have said it. */
+/**
+ * A whole number of up to four bytes; negative where they end before, where fewer would have said it, and from 2^31 up: with shifts
+ * it stays a small integer, which costs no object to keep.
+ */
 function numberAt(bytes: Uint8Array, at: number, size: number, least: number): number {
   if (at + size > bytes.length) return -1;
   let value = 0;
-  for (let i = at; i < at + size; i += 1) value = value * 256 + bytes[i]!;
+  for (let i = at; i < at + size; i += 1) value = (value << 8) | bytes[i]!;
   return value < least ? -1 : value;
 }
 
-/** An integer from 0 up, below 2^32; -1 where there is none. */
+/** An integer from 0 up, below 2^31; negative where there is none. */
 function integerAt(bytes: Uint8Array, at: number): number {
   if (at >= bytes.length) return -1;
   const head = bytes[at]!;
@@ -132,33 +135,39 @@ function integerSize(value: number): number {
   return value < 0x80 ? 1 : value < 0x100 ? 2 : value < 0x1_0000 ? 3 : 5;
 }
 
-/** The length of a byte string; -1 where there is none, or where the bytes end before it does. */
+/** The length of a byte string; negative where there is none. */
 function stringLengthAt(bytes: Uint8Array, at: number): number {
-  if (at >= bytes.length) return -1;
-  const head = bytes[at]!;
-  let length = -1;
-  if (head >= TEXT && head < NULL) length = head - TEXT;
-  else if (head === TEXT_8) length = numberAt(bytes, at + 1, 1, 0x20);
-  else if (head === TEXT_16) length = numberAt(bytes, at + 1, 2, 0x100);
-  else if (head === TEXT_32) length = numberAt(bytes, at + 1, 4, 0x1_0000);
-  else if (head === BYTES_8) length = numberAt(bytes, at + 1, 1, 0);
-  else if (head === BYTES_16) length = numberAt(bytes, at + 1, 2, 0x100);
-  else if (head === BYTES_32) length = numberAt(bytes, at + 1, 4, 0x1_0000);
-  return at + length < bytes.length ? length : -1;
+  const head = at < bytes.length ? bytes[at]! : NULL;
+  return head >= TEXT && head < NULL ? head - TEXT : longLengthAt(bytes, at, head);
+}
+
+function longLengthAt(bytes: Uint8Array, at: number, head: number): number {
+  switch (head) {
+    case TEXT_8:
+      return numberAt(bytes, at + 1, 1, 0x20);
+    case BYTES_8:
+      return numberAt(bytes, at + 1, 1, 0);
+    case TEXT_16:
+    case BYTES_16:
+      return numberAt(bytes, at + 1, 2, 0x100);
+    case TEXT_32:
+    case BYTES_32:
+      return numberAt(bytes, at + 1, 4, 0x1_0000);
+    default:
+      return -1;
+  }
 }
 
 /** How many bytes stand before those of a string. */
 function stringHeadAt(bytes: Uint8Array, at: number, length: number): number {
-  return length < 0x20 && bytes[at]! < NULL ? 1 : length < 0x100 ? 2 : length < 0x1_0000 ? 3 : 5;
+  return bytes[at]! < NULL ? 1 : length < 0x100 ? 2 : length < 0x1_0000 ? 3 : 5;
 }
 
-/** A byte string in its canonical form: text where all is ASCII, bytes otherwise. Null where it isn't. */
-function stringAt(bytes: Uint8Array, at: number, length: number): ByteString | null {
-  const from = at + stringHeadAt(bytes, at, length);
-  if (from + length > bytes.length) return null;
-  const head = bytes[at]!;
-  if (head < BYTES_8 || head > BYTES_32) return asciiAt(bytes, from, length);
-  const value = fromUint8Array(bytes.subarray(from, from + length));
+/** The byte string that ends at a position, in its canonical form: text where all is ASCII, bytes otherwise. Null where it isn't. */
+function stringBefore(bytes: Uint8Array, end: number, length: number, head: number): ByteString | null {
+  if (end > bytes.length) return null;
+  if (head < BYTES_8 || head > BYTES_32) return asciiAt(bytes, end - length, length);
+  const value = fromUint8Array(bytes.subarray(end - length, end));
   return isAscii(value) ? null : value;
 }
 
@@ -207,9 +216,10 @@ class HeadCursor {
 
   text(): string {
     const length = stringLengthAt(this.#bytes, this.at);
-    const value = length < 0 ? null : stringAt(this.#bytes, this.at, length);
-    if (value === null || !isAscii(value)) this.failed = true;
+    const head = this.#bytes[this.at]!;
     this.at += stringHeadAt(this.#bytes, this.at, length) + length;
+    const value = length < 0 ? null : stringBefore(this.#bytes, this.at, length, head);
+    if (value === null || !isAscii(value)) this.failed = true;
     return value ?? '';
   }
 

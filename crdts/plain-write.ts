@@ -7,7 +7,7 @@
 import type { ByteString } from './bytes.js';
 import type { ReplicaId } from './dot.js';
 import type { KeyState } from './key-state.js';
-import type { Stamp } from './stamp.js';
+import { MAX_STAMP, type Stamp } from './stamp.js';
 
 /** The frame that carried a write. */
 export interface WriteOrigin {
@@ -18,6 +18,11 @@ export interface WriteOrigin {
 
 /** A key whose string was written or deleted, and nothing else. Immutable. */
 export class PlainWrite {
+  /**
+   * A write of nothing. V8 forgets the shape of a class that has no instances, and drops the code that was optimized for it: who made
+   * one document after the other would be slow again with each. Its stamp is large as all others are: a small one has another shape.
+   */
+  static readonly none = new PlainWrite('' as ByteString, { replica: '', stamp: MAX_STAMP }, 0, null);
   readonly key: ByteString;
   /** Shared by all writes of a frame. */
   readonly origin: WriteOrigin;
