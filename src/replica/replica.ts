@@ -244,7 +244,7 @@ export class Replica {
    * more before that; what is under way already is waited for.
    */
   reopen(error: MeshError): void {
-    if (!this.available) return;
+    // Also while it is being opened: what is asked then may come too late to be heeded.
     this.#reopening ??= error;
     this.#reopenWhenSettled();
   }
@@ -648,6 +648,7 @@ export class Replica {
   async #recover(): Promise<void> {
     while (this.#pause === 'lost') {
       try {
+        this.#reopening = null;
         const facts = await this.#store.open();
         const replica = await this.#options.events.onStoreBack(facts);
         if (replica !== this.#replica) {
@@ -657,6 +658,7 @@ export class Replica {
         this.#adopt(facts.applied);
         if (this.#pause !== 'lost') return;
         this.#pause = 'none';
+        this.#reopenWhenSettled();
         this.#schedule();
         return;
       } catch (error) {
