@@ -90,6 +90,8 @@ export interface Engine {
   /** Waits until `regions` other regions have applied this node's frame `frameNumber`; gives how many have at the end. `timeoutMs` 0 = wait for ever. */
   waitFor(regions: number, frameNumber: number, timeoutMs: number, signal?: AbortSignal): Promise<number>;
   status(): NodeStatus;
+  /** Forgets a member that is gone for good. Throws ArgumentError when it is this node, not a member, or connected. */
+  forget(peerId: string): void;
   /** One digest over all keys, 12 hex digits, equal where the regions are equal; and the number of keys per slot digest compared. */
   digest(): Promise<{ digest: string; slots: number }>;
   /** Compares all regions at a common cut; see verify/verify.ts. Rejects with ArgumentError, or LimitError while another verification runs here. */

@@ -280,6 +280,10 @@ export class NodeCore implements Engine {
     });
   }
 
+  forget(peerId: string): void {
+    this.#sync.forget(peerId);
+  }
+
   async digest(): Promise<{ digest: string; slots: number }> {
     const digests = await this.#store.digests();
     let slots = 0;

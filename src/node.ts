@@ -152,6 +152,15 @@ export class MeshNode {
     return this.#core.whenReady();
   }
 
+  /**
+   * Forgets a member that is gone for good, here and on every member that hears of it: what is left of deleted keys no longer waits
+   * for it. Should it return, it drops its data, with whatever only it had, and begins anew. Throws ArgumentError when it is
+   * this node, not a member, or connected.
+   */
+  forget(peerId: string): void {
+    this.#core.forget(peerId);
+  }
+
   /** The node at a glance. */
   status(): NodeStatus {
     return this.#core.status();

@@ -54,6 +54,42 @@ const MODES: Readonly<Record<string, Mode>> = {
     troubles: { crashes: true, lostData: 'ever', losers: ['a'] },
     share: 0.3,
   },
+  forget: {
+    title:
+      'what is left of deleted keys is forgotten, and nothing comes back, when members crash and stores fail',
+    troubles: {
+      crashes: true,
+      storeFaults: true,
+      forgets: true,
+      steps: 240,
+      node: { tombstoneGraceMs: 500, antiEntropyMs: 1_000 },
+    },
+    share: 0.4,
+  },
+  'forget-late': {
+    title: 'what was deleted stays so though a region joins late, logs are trimmed and memory is short',
+    troubles: {
+      regions: ['a', 'b', 'c', 'd'],
+      late: 'd',
+      crashes: true,
+      trimmedLogs: true,
+      forgets: true,
+      steps: 240,
+      node: {
+        tombstoneGraceMs: 500,
+        antiEntropyMs: 1_000,
+        recentFramesBytes: 2_000,
+        heldBackBytes: 65_536,
+        maxLogBytes: 65_536,
+      },
+    },
+    share: 0.2,
+  },
+  outcasts: {
+    title: 'regions agree when members are forgotten and return',
+    troubles: { crashes: true, outcasts: true, forgets: true, steps: 240, node: { tombstoneGraceMs: 500 } },
+    share: 0.2,
+  },
   ahead: {
     title: 'regions converge though a clock is ahead within the allowed drift',
     troubles: { crashes: true, aheadMs: { a: 20_000 } },

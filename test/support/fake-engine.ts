@@ -8,6 +8,7 @@ import { globMatches } from '../../crdts/glob.js';
 import { incrementedFloat } from '../../crdts/string-key.js';
 import type { Engine, LoadingStatus, NodeStatus, PeerStatus } from '../../src/engine.js';
 import {
+  ArgumentError,
   InvariantError,
   LimitError,
   LoadingError,
@@ -171,6 +172,10 @@ export class FakeEngine implements Engine {
   async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
     this.verified.push(options);
     return this.report;
+  }
+
+  forget(peerId: string): void {
+    throw new ArgumentError(`${peerId} is no member: MESH PEERS lists them`);
   }
 
   async digest(): Promise<{ digest: string; slots: number }> {

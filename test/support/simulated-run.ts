@@ -23,6 +23,12 @@ export interface Troubles {
   readonly lostData?: 'running' | 'ever';
   /** The regions whose stores lose data. Default: all. */
   readonly losers?: readonly string[];
+  /** What is left of deleted keys must be forgotten at the end. */
+  readonly forgets?: boolean;
+  /** Members that are down are forgotten by the others now and then; they begin anew when they return, with what only they had lost. */
+  readonly outcasts?: boolean;
+  /** Default: 120. */
+  readonly steps?: number;
   /** How far a region's clock is ahead, in milliseconds. */
   readonly aheadMs?: Readonly<Record<string, number>>;
   readonly node?: Partial<NodeOptions>;
@@ -30,7 +36,7 @@ export interface Troubles {
 
 /** Runs one seed to its end. Throws when the regions do not converge, or not to what they must. */
 export async function simulate(seed: number, troubles: Troubles): Promise<void> {
-  const { regions = ['a', 'b', 'c'], aheadMs = {}, late, losers = regions } = troubles;
+  const { regions = ['a', 'b', 'c'], aheadMs = {}, late, losers = regions, steps = 120 } = troubles;
   const random = new Random(seed);
   const timers = new VirtualTimers();
   const network = new LoopbackNetwork({
@@ -68,7 +74,7 @@ export async function simulate(seed: number, troubles: Troubles): Promise<void> 
     timers,
     timersOf,
     random,
-    lossy: troubles.lostData === 'ever',
+    lossy: troubles.lostData === 'ever' || troubles.outcasts === true,
     openStore: (region) => {
       // What was committed before a start is in no node's memory: falling back behind it would lose it for good.
       if (troubles.lostData !== 'ever') backups.delete(region);
@@ -114,7 +120,7 @@ export async function simulate(seed: number, troubles: Troubles): Promise<void> 
   };
   for (const region of regions) if (region !== late) await timers.runToEnd(simulation.revive(region));
   const losesPower = troubles.lostData === 'ever';
-  for (let step = 0; step < 120; step += 1) {
+  for (let step = 0; step < steps; step += 1) {
     if (losesPower) for (const region of losers) tails.set(region, copyOf(region));
     for (let i = random.below(6); i > 0; i -= 1) simulation.operate();
     const event = random.below(40);
@@ -124,7 +130,7 @@ export async function simulate(seed: number, troubles: Troubles): Promise<void> 
     else if (event <= 3) network.heal();
     else if (event === 4 && troubles.crashes) await timers.runToEnd(simulation.crash(region));
     else if (event === 5 && troubles.crashes) await timers.runToEnd(simulation.shutDown(region));
-    else if (event <= 8 && (late === undefined || step > 70)) await reviveAll();
+    else if (event <= 8 && (late === undefined || step > steps * 0.6)) await reviveAll();
     else if (event <= 11 && troubles.trimmedLogs) await timers.runToEnd(simulation.trimLog(region));
     else if (event <= 14 && troubles.lostData !== undefined && simulation.alive.includes(region))
       backups.set(region, copyOf(region));
@@ -133,7 +139,7 @@ export async function simulate(seed: number, troubles: Troubles): Promise<void> 
       // The machine dies, and what its store had not yet written to disk is gone.
       await timers.runToEnd(simulation.crash(region));
       await loseData(region, tails.get(region));
-    }
+    } else if (event === 17 && troubles.outcasts) await timers.runToEnd(simulation.castOut(region));
     await timers.advance(random.below(100));
   }
   network.heal();
@@ -151,5 +157,14 @@ export async function simulate(seed: number, troubles: Troubles): Promise<void> 
   // Every expiry has come, by all clocks.
   await timers.advance(5_000 + Math.max(0, ...Object.values(aheadMs)));
   await timers.runToEnd(simulation.check());
+  if (troubles.forgets === true) {
+    const forgottenMs = timers.now() + 120_000;
+    for (let left = 1; left > 0; ) {
+      left = await timers.runToEnd(simulation.remains());
+      if (left > 0 && timers.now() > forgottenMs) throw new Error(`${left} dead keys are kept for ever`);
+      await timers.advance(200);
+    }
+    await timers.runToEnd(simulation.check());
+  }
   await timers.runToEnd(simulation.stop());
 }

@@ -21,6 +21,7 @@ import {
 import { membersOf } from '../../crdts/or-set.js';
 import { resolve, siblingsOf } from '../../crdts/policy.js';
 import { type RuleOptions, Rules } from '../../crdts/rules.js';
+import { stampAt } from '../../crdts/stamp.js';
 import { stringValue } from '../../crdts/string-key.js';
 import type { MeshError } from '../../src/errors.js';
 import type { LoopbackNetwork } from '../../src/mesh/loopback.js';
@@ -28,9 +29,11 @@ import type { Mesh } from '../../src/mesh/mesh.js';
 import { createNode, type MeshNode } from '../../src/node.js';
 import type { NodeOptions } from '../../src/options.js';
 import { decodeFrame, type Frame } from '../../src/replica/frame.js';
+import { readHeader } from '../../src/replica/key-record.js';
 import type { Operation, Transaction } from '../../src/replica/operation.js';
 import { keySlot } from '../../src/store/slots.js';
 import type { AppliedMark, Store } from '../../src/store/store.js';
+import { dueStamp } from '../../src/sync/forgetter.js';
 import { isHeartbeat } from '../../src/sync/messages.js';
 import { readStates, totalDigest } from '../../src/sync/state-transfer.js';
 import type { Timers } from '../../src/timers.js';
@@ -403,6 +406,33 @@ export class Simulation {
     }
   }
 
+  /** Crashes a region, and has another one forget it; nothing happens when no other one is there. */
+  async castOut(region: string): Promise<void> {
+    const others = this.alive.filter((other) => other !== region);
+    const peerId = this.#members.get(region)?.mesh.self;
+    if (peerId === undefined || others.length === 0) return;
+    await this.crash(region);
+    const by = this.#options.random.pick(others);
+    try {
+      this.node(by).forget(peerId);
+    } catch (error) {
+      // It isn't known there yet, or its connection isn't known to be gone.
+      if ((error as MeshError).code !== 'ARGUMENT') throw error;
+    }
+  }
+
+  /** How many keys, in all regions, are dead or have expired, and are still kept. */
+  async remains(): Promise<number> {
+    let count = 0;
+    for (const [region, { store }] of this.#members) {
+      const now = stampAt((this.#options.timersOf?.(region) ?? this.#options.timers).now());
+      for (const slot of (await store.digests()).keys())
+        for (const [key, header] of await store.slotHeaders(slot))
+          if (dueStamp(readHeader(key, header).state) <= now) count += 1;
+    }
+    return count;
+  }
+
   /** The stored states of the keys whose digests differ between regions, for the message of a failure. */
   async differences(): Promise<string[]> {
     const lines: string[] = [];
@@ -462,8 +492,8 @@ export class Simulation {
   async #collectLogs(member: Member): Promise<void> {
     // The member's own store may be lost at this moment, and what it can't say now may be trimmed later.
     const store = this.#options.readStore(member.node.region);
-    await store.open();
-    for (const { replica } of [...member.node.status().peers, member.node.status()]) {
+    const { applied } = await store.open();
+    for (const { replica } of applied) {
       for (let from = 1; ; ) {
         const frames = await store.readFrames(replica, from, 1 << 20);
         if (frames.length === 0) break;

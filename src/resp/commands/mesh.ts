@@ -1,5 +1,5 @@
 /** MESH: what the node knows of itself and of the other members. */
-import { utf8 } from '../../../crdts/bytes.js';
+import { text, utf8 } from '../../../crdts/bytes.js';
 import type { VerifyOptions } from '../../verify/report.js';
 import type { Args, Command } from '../command.js';
 import type { ReplyWriter } from '../encoder.js';
@@ -90,6 +90,17 @@ export const meshCommands: readonly Command[] = [
   },
   {
     ...ENTRY,
+    name: 'mesh|forget',
+    kind: 'local',
+    arity: 3,
+    summary: 'Forgets a member that is gone for good; should it return, it begins anew.',
+    run: ([, , peerId], { engine }) => {
+      engine.forget(text(peerId!));
+      return (out) => out.ok();
+    },
+  },
+  {
+    ...ENTRY,
     name: 'mesh|help',
     kind: 'local',
     arity: 2,
@@ -98,6 +109,8 @@ export const meshCommands: readonly Command[] = [
       helpReply('MESH', [
         'DIGEST',
         '    Return a digest of all keys, which is equal where regions are equal.',
+        'FORGET <peer-id>',
+        '    Forget a member that is gone for good; should it return, it begins anew.',
         'PEERS',
         '    Return the other members as this node knows them.',
         'STATUS',
