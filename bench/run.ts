@@ -7,11 +7,12 @@ import { parseArgs } from 'node:util';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { type Bench, line, machine, type Row, versionOf } from './harness.js';
+import { joinBench } from './join.js';
 import { mergeBench } from './merge.js';
 import { sizesBench } from './sizes.js';
 
 /** Every benchmark: a new one is one more file, and one more name here. */
-const BENCHES: readonly Bench[] = [mergeBench, sizesBench];
+const BENCHES: readonly Bench[] = [mergeBench, sizesBench, joinBench];
 
 class UsageError extends Error {}
 

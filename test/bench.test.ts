@@ -24,7 +24,7 @@ function bench(args: readonly string[], env: NodeJS.ProcessEnv): Promise<Ended> 
     execFile(
       process.execPath,
       ['--import', 'tsx', 'bench/run.ts', ...args],
-      { cwd, env: { ...process.env, ...env }, timeout: 120_000 },
+      { cwd, env: { ...process.env, ...env }, timeout: 300_000 },
       (error, stdout, stderr) =>
         resolve({
           code: typeof error?.code === 'number' ? error.code : error === null ? 0 : -1,
@@ -35,9 +35,9 @@ function bench(args: readonly string[], env: NodeJS.ProcessEnv): Promise<Ended> 
   });
 }
 
-test('every benchmark runs, prints what it ran on, and writes its rows as JSON', async () => {
+test('every benchmark of data types runs, prints what it ran on, and writes its rows as JSON', async () => {
   const file = join(folder, 'rows.json');
-  const { code, stdout, stderr } = await bench(['--json', file], {
+  const { code, stdout, stderr } = await bench(['merge', 'sizes', '--json', file], {
     BENCH_SCALE: '0.0005',
     BENCH_ROUNDS: '1',
   });
@@ -63,10 +63,23 @@ test('every benchmark runs, prints what it ran on, and writes its rows as JSON',
   assert.ok(bytes!.ratio! <= 1.3, 'a delta costs at most 1.3 × (key + value + 16) bytes');
 });
 
+test('an empty region joins two that hold 20,000 keys and take 1,000 writes/s, and has them all', async () => {
+  const file = join(folder, 'join.json');
+  // It fails by itself unless all keys come, and the digests are equal at the end.
+  const { code, stderr } = await bench(['join', '--json', file], { BENCH_SCALE: '0.02', BENCH_ROUNDS: '1' });
+  assert.equal(code, 0, stderr);
+  const rows = JSON.parse(readFileSync(file, 'utf8')) as Row[];
+  const find = (what: string) => rows.find((row) => row.case.endsWith(`| ${what}`));
+  assert.equal(find('valkey-mesh')?.baseline, 'REPLICAOF');
+  assert.ok(find('writes taken meanwhile')!.value > 0);
+  const peak = find('peak memory, node that joins');
+  assert.ok(process.platform !== 'linux' || peak!.value < 700, JSON.stringify(peak));
+});
+
 test('an unknown benchmark and an unknown flag are told, with the names that there are', async () => {
   const unknown = await bench(['speed'], {});
   assert.equal(unknown.code, 2);
-  assert.match(unknown.stderr, /no benchmark speed: choose among merge, sizes/);
+  assert.match(unknown.stderr, /no benchmark speed: choose among merge, sizes, join/);
   assert.equal((await bench(['--jsn', 'x'], {})).code, 2);
   const scale = await bench(['sizes'], { BENCH_SCALE: 'big' });
   assert.equal(scale.code, 2);

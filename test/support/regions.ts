@@ -39,6 +39,8 @@ export interface RegionsOptions {
   readonly appendonly?: boolean;
   /** Stores to use instead of a Valkey of the region's own, by the region's place; the test ends them. */
   readonly stores?: readonly RegionStore[];
+  /** How many of the last ones have their Valkey, but no peer until `start` is called. Default: 0. */
+  readonly late?: number;
   /** Flags of every peer, besides those that join them. */
   readonly flags?: readonly string[];
   /** Environment of the peers, such as NODE_OPTIONS. */
@@ -120,6 +122,11 @@ export class Region {
     return this.#peer?.stderr ?? '';
   }
 
+  /** Says whether the peer has been started, and not ended. */
+  get running(): boolean {
+    return this.#door !== null;
+  }
+
   /** Process id of the peer. */
   get pid(): number {
     return this.#peer?.child.pid ?? 0;
@@ -132,10 +139,10 @@ export class Region {
     return client;
   }
 
-  /** Starts the peer: the same identity and the same Valkey each time. */
-  async start(): Promise<void> {
+  /** Starts the peer: the same identity and the same Valkey each time. `more`: flags for this time. */
+  async start(more: readonly string[] = []): Promise<void> {
     this.#peer = new CliProcess(
-      ['peer', '--exit-with-parent', '--store', this.#storeUrl, ...this.#flags],
+      ['peer', '--exit-with-parent', '--store', this.#storeUrl, ...this.#flags, ...more],
       this.#env,
     );
     const ready = await this.#peer.ready();
@@ -157,6 +164,11 @@ export class Region {
   async restart(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
     await this.kill(signal);
     await this.start();
+  }
+
+  /** The status of the answer to GET of a path at the HTTP door. */
+  async http(path: string): Promise<number> {
+    return (await fetch(`http://127.0.0.1:${this.#httpPort}${path}`)).status;
   }
 
   /** What the peer says of itself. */
@@ -204,6 +216,7 @@ export class Regions {
   static async start(options: RegionsOptions = {}): Promise<Regions> {
     const {
       count = 3,
+      late = 0,
       oneWayMs = 3,
       appendonly = true,
       valkeyArgs = [],
@@ -255,7 +268,7 @@ export class Regions {
         ];
         all.push(new Region(NAMES[at]!, valkeys[at]!, flags, env, stores[at]));
       }
-      await Promise.all(all.map((region) => region.start()));
+      await Promise.all(all.slice(0, count - late).map((region) => region.start()));
       const regions = new Regions(all, links, folder);
       await regions.connected();
       return regions;
@@ -283,16 +296,18 @@ export class Regions {
     for (const { proxy } of this.#links) proxy.heal();
   }
 
-  /** Waits until every peer says that it is ready, and connected with every other one. */
+  /** Waits until every peer that runs says that it is ready, and connected with every other one. */
   async connected(): Promise<void> {
     await waitFor(
       async () => {
-        const statuses = await Promise.all(this.all.map((region) => region.status()));
+        const statuses = await Promise.all(
+          this.all.filter(({ running }) => running).map((region) => region.status()),
+        );
         return statuses.every(
           ({ state, peers }) =>
             state === 'ready' &&
             peers.filter(({ connected, region }) => connected && region !== '').length ===
-              this.all.length - 1,
+              statuses.length - 1,
         );
       },
       { deadlineMs: DEADLINE_MS, what: 'every peer is connected with every other one' },
