@@ -53,7 +53,7 @@ async function world(launch: LaunchOptions = {}, login = ''): Promise<World> {
   };
   const admin = client(valkey.port);
   const store = login === '' ? valkey.url : `redis://app:${login}@127.0.0.1:${valkey.port}`;
-  const node = await createNode({ region: 'eu', store, heartbeatMs: 100 });
+  const node = await createNode({ region: 'eu', store, heartbeatMs: 100, antiEntropyMs: 1000 });
   endings.push(() => node.stop());
   const door: FrontDoor = await startFrontDoor({
     engine: node.engine,
@@ -62,7 +62,12 @@ async function world(launch: LaunchOptions = {}, login = ''): Promise<World> {
     logger: silentLogger,
   });
   endings.push(() => door.stop());
-  const other = await createNode({ region: 'us', peers: node.addresses(), heartbeatMs: 100 });
+  const other = await createNode({
+    region: 'us',
+    peers: node.addresses(),
+    heartbeatMs: 100,
+    antiEntropyMs: 1000,
+  });
   endings.push(() => other.stop());
   await waitFor(
     () =>
