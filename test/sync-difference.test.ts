@@ -1,7 +1,9 @@
 /** State transfers send what differs: of many keys, of one big set, and after a break only what is left. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { decodeFrame } from '../src/replica/frame.js';
 import { totalDigest } from '../src/sync/state-transfer.js';
+import { TouchedKeys } from '../src/sync/touched-keys.js';
 import { add, type ReplicaWorld, remove, replicaWorld, set } from './support/replica-world.js';
 import { type Side, transfer } from './support/transfer-world.js';
 
@@ -86,4 +88,59 @@ test('a transfer that broke off goes on where it stopped, and raises the marks o
   const total = halves.reduce((sum, bytes) => sum + bytes, 0);
   assert.ok(halves.length > 2, 'it was cut');
   assert.ok(total < 1.6 * whole.bytes, `${halves.join(' + ')} bytes for ${whole.bytes}`);
+});
+
+test('a frame that adds, during a transfer, what another one has removed for the giver, is not taken for the truth', async () => {
+  const [from, to, third] = [
+    await replicaWorld({ id: 'from.1' }),
+    await replicaWorld({ id: 'to.1' }),
+    await replicaWorld({ id: 'third.1' }),
+  ];
+  const decoded = () => third.frames.map(({ bytes }) => decodeFrame(bytes, 1 << 20));
+  await third.submit(add('s', 'gone'));
+  await third.submit(remove('s', 'gone'));
+  await new Promise<void>((done) =>
+    from.replica.merge({ frames: decoded(), states: [], marks: [], done: () => done() }),
+  );
+  await from.submit(set('other', 'differs'));
+  const touched = new TouchedKeys();
+  let late = decoded().slice(0, 1);
+  const { error } = await transfer(from, to, {
+    touched,
+    // The digests have been compared; only now comes the first of the two frames. The second is covered by the marks.
+    meanwhile: (message) => {
+      if (message < 3 || late.length === 0) return;
+      touched.note(late);
+      to.replica.merge({ frames: late, states: [], marks: [] });
+      late = [];
+    },
+  });
+  assert.equal(error, null);
+  assert.equal(to.replica.applied.get('third.1')?.number, 2);
+  assert.equal(await to.store.cardinality('s' as never), 0);
+});
+
+test('members that are refreshed while their set is paged are never gone, and none is lost', async () => {
+  const from = await replicaWorld({ id: 'from.1' });
+  const to = await replicaWorld({ id: 'to.1' });
+  const names = Array.from({ length: 400 }, (_, i) => `member ${i}`);
+  await from.submit(add('s', ...names));
+  assert.equal((await transfer(from, to)).error, null);
+  for (const some of [names.slice(0, 20), names]) {
+    await from.submit(add('s', ...some, 'new'));
+    let turns = 0;
+    const { error } = await transfer(from, to, {
+      bigSetMembers: 16,
+      meanwhile: async () => {
+        turns += 1;
+        await from.submit(add('s', some[turns % some.length]!));
+        assert.ok(((await to.store.cardinality('s' as never)) as number) >= 400);
+      },
+    });
+    assert.equal(error, null);
+    assert.ok(turns > 3);
+    assert.equal(await to.store.cardinality('s' as never), 401);
+  }
+  assert.equal((await transfer(from, to)).error, null);
+  await sameDigests(from, to);
 });

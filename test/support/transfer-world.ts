@@ -7,7 +7,7 @@ import type { RemoteItem } from '../../src/replica/remote-batch.js';
 import type { AppliedMark, Store } from '../../src/store/store.js';
 import { toPieces } from '../../src/sync/pieces.js';
 import { giveState } from '../../src/sync/state-giver.js';
-import { pullState, type TransferOutcome } from '../../src/sync/state-transfer.js';
+import { type PullOptions, pullState, type TransferOutcome } from '../../src/sync/state-transfer.js';
 import type { TouchedKeys } from '../../src/sync/touched-keys.js';
 
 /** A mesh whose every request is answered by a function. */
@@ -29,6 +29,8 @@ export interface Side {
 export interface TransferOptions {
   readonly bigSetMembers?: number;
   readonly touched?: TouchedKeys;
+  readonly since?: PullOptions['since'];
+  readonly raise?: PullOptions['raise'];
   /** The connection breaks after so many bytes of answers. */
   readonly cutAfter?: number;
   /** Called before each message that is given. */
@@ -78,7 +80,9 @@ export async function transfer(from: Side, to: Side, options: TransferOptions = 
       isAhead: options.isAhead ?? (() => false),
       merge: (item) => to.replica.merge(item),
       bigSetMembers,
-      ...(options.touched === undefined ? {} : { touched: options.touched }),
+      ...(options.touched && { touched: options.touched }),
+      ...(options.since && { since: options.since }),
+      ...(options.raise && { raise: options.raise }),
       signal: new AbortController().signal,
     });
     return { bytes: sent + received, requests, outcome, error: null, longest };
