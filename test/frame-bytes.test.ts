@@ -10,7 +10,6 @@ import {
   readFrame,
   readFrameBytes,
   readPlainFrame,
-  STAMP_EPOCH_MS,
   utf8,
   writeFrame,
 } from '../crdts/index.js';
@@ -19,7 +18,7 @@ import { Random } from './support/crdt-runs.js';
 import { disturb } from './support/crdt-trees.js';
 
 const MAX = 3000;
-const NOW = STAMP_EPOCH_MS + 1_000_000;
+const NOW = Date.UTC(2026, 0, 1);
 
 /** The lengths at which msgpack's spelling changes, and those beside them. */
 const LENGTHS = [0, 1, 12, 15, 16, 17, 31, 32, 33, 255, 256, 257, MAX, MAX + 1];
