@@ -166,6 +166,7 @@ export class NodeCore implements Engine {
       maxValueBytes,
       heartbeatMs: options.heartbeatMs,
       antiEntropyMs: options.antiEntropyMs,
+      bigSetMembers: options.bigSetMembers,
       tombstoneGraceMs: options.tombstoneGraceMs,
       notes:
         facts.notes === null

@@ -74,6 +74,7 @@ export function checkOptions(options: NodeOptions) {
     heartbeatMs: whole('heartbeatMs', 1_000, 10, 60_000),
     tombstoneGraceMs: whole('tombstoneGraceMs', 60_000, 0, 86_400_000),
     antiEntropyMs: whole('antiEntropyMs', 15_000, 100, 86_400_000),
+    bigSetMembers: whole('bigSetMembers', 1_024, 2, 1_000_000_000),
     whileLoading,
     loadingPatienceMs: whole('loadingPatienceMs', 30_000, 0, 86_400_000),
     recentFramesBytes: whole('recentFramesBytes', 32 * mebi, 0, 4096 * mebi),

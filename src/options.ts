@@ -59,6 +59,8 @@ export interface NodeOptions {
   readonly heartbeatMs?: number;
   /** Time between comparisons of all digests with a random member, which find what frames did not bring. Default: 15,000. */
   readonly antiEntropyMs?: number;
+  /** Sets of at least so many members are compared by parts, so that only the members travel that differ. Default: 1,024. */
+  readonly bigSetMembers?: number;
   /** How long what is left of a deleted key is kept, at least, once every member knows of the deletion. Default: 60,000. */
   readonly tombstoneGraceMs?: number;
   /**

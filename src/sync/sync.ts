@@ -60,6 +60,8 @@ export interface SyncOptions {
   readonly heldBackBytes: number;
   /** Time between comparisons of all digests with a random member. */
   readonly antiEntropyMs: number;
+  /** Sets of at least so many members are compared by their members' buckets. Default: 1,024. */
+  readonly bigSetMembers?: number;
   /** What the node remembers of the mesh from before. */
   readonly notes: Notes;
   /** How old what is forgotten must be, at least. */
