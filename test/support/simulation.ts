@@ -136,6 +136,8 @@ export class Simulation {
       random: () => random.below(1_000_000) / 1_000_000,
       heartbeatMs: 100,
       antiEntropyMs: 2_000,
+      // Every set of two is big.
+      bigSetMembers: 2,
       rules: RULES,
       ...node,
     };
