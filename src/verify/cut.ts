@@ -14,7 +14,7 @@ import { DecodeError } from '../errors.js';
 import { count } from '../sync/messages.js';
 import type { Timers } from '../timers.js';
 import { sameNumbers } from './cut-member.js';
-import { MAX_HOLD_MS } from './limits.js';
+import { ANSWER_MS, MAX_HOLD_MS } from './limits.js';
 import type { Participant } from './participants.js';
 import { digestFrom, numbersFrom, numbersToWire, textFrom } from './wire.js';
 
@@ -74,8 +74,10 @@ export async function reachCut(
   atCut: (cut: Cut) => Promise<void> = async () => {},
 ): Promise<Cut | null> {
   const { members, timers, random, deadlineMs } = options;
-  let why = 'there was no time for it';
-  while (timers.now() < deadlineMs && taking(members).length > 0) {
+  const whys = new Set<string>();
+  for (let attempts = 0; timers.now() < deadlineMs; attempts += 1) {
+    if (attempts === 0 || timers.now() + ANSWER_MS < deadlineMs) for (const member of members) member.retry();
+    if (taking(members).length === 0) break;
     const token = Array.from({ length: 4 }, () => Math.floor(random() * 0x100000000).toString(36)).join('');
     const attempt = new Attempt(taking(members), token);
     const waitMs = await attempt.hold();
@@ -85,18 +87,22 @@ export async function reachCut(
       if (numbers !== null) await atCut({ numbers, heldMs: 0, token });
     }
     const { heldMs, throughout } = await attempt.release();
-    if (numbers !== null && taking(members).length > 0) {
+    const late = members.some((member) => member.isSlow) && timers.now() + ANSWER_MS < deadlineMs;
+    if (late) whys.add('a member did not answer in time');
+    else if (numbers !== null && taking(members).length > 0) {
       if (throughout || allEqual(taking(members))) return { numbers, heldMs, token };
-      why = 'a member could not hold its operations until all had answered';
+      whys.add('a member could not hold its operations until all had answered');
     } else {
-      why = attempt.why || why;
+      if (attempt.why !== '') whys.add(attempt.why);
     }
     // Two who verify at once must not meet again.
     const pauseMs = (waitMs ?? 0) + 10 + random() * 100;
     if (timers.now() + pauseMs >= deadlineMs) break;
     await new Promise<void>((resolve) => timers.after(pauseMs, resolve));
   }
-  reasons.push(`no common cut was reached in time: ${why}`);
+  reasons.push(
+    `no common cut was reached in time: ${[...whys].slice(0, 5).join('; ') || 'nobody could be asked'}`,
+  );
   return null;
 }
 

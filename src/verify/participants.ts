@@ -42,6 +42,18 @@ export class Participant {
     this.#stopped = stopped;
   }
 
+  /** It was too slow for one question; another attempt may do. */
+  #slow = false;
+
+  get isSlow(): boolean {
+    return this.#slow;
+  }
+
+  /** Lets it take part again, if it was only too slow. */
+  retry(): void {
+    if (this.#slow) [this.#slow, this.state, this.reason] = [false, 'compared', null];
+  }
+
   /** It takes part no more. The first reason counts. */
   fail(reason: string, state: VerifiedRegion['state'] = 'failed'): void {
     if (this.state !== 'compared') return;
@@ -92,6 +104,7 @@ export class Participant {
         if (!take(decode(next.value))) return true;
       }
     } catch (error) {
+      if (this.state === 'compared') this.#slow = error instanceof PeerError && TOO_SLOW.test(error.message);
       this.fail(reasonOf(error));
       return false;
     } finally {
@@ -119,6 +132,9 @@ export class Participant {
     return { region, peerId, state, reason, digest, keys };
   }
 }
+
+/** What the mesh and this file say of a member that took too long. */
+const TOO_SLOW = /did not answer .*within \d+ ms/;
 
 function reasonOf(error: unknown): string {
   if (error instanceof DecodeError) return `its answer makes no sense: ${error.message}`;

@@ -6,7 +6,7 @@ export interface VerifyOptions {
   readonly deep?: boolean;
   /** Write again what {@link deep} found wrong; implies it. Default: false. */
   readonly repair?: boolean;
-  /** How long to try for a common cut. 100 to 60,000. Default: 10,000. */
+  /** How long to try for a common cut. 100 to 120,000. Default: 30,000. */
   readonly timeoutMs?: number;
 }
 

@@ -41,10 +41,10 @@ export class Verifier {
 
   /** Verifies. Rejects with ArgumentError for options that aren't usable, LimitError while another verification runs here. */
   async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
-    const { timeoutMs = 10_000, repair = false } = options;
+    const { timeoutMs = 30_000, repair = false } = options;
     const deep = options.deep === true || repair;
-    if (!Number.isSafeInteger(timeoutMs) || timeoutMs < 100 || timeoutMs > 60_000)
-      throw new ArgumentError('timeoutMs must be a whole number of milliseconds from 100 to 60,000');
+    if (!Number.isSafeInteger(timeoutMs) || timeoutMs < 100 || timeoutMs > 120_000)
+      throw new ArgumentError('timeoutMs must be a whole number of milliseconds from 100 to 120,000');
     if (this.#running)
       throw new LimitError('a verification runs on this node already: wait until it is over');
     this.#running = true;

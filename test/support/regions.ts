@@ -117,6 +117,11 @@ export class Region {
     return this.#respPort;
   }
 
+  /** Where the peer's HTTP door is. */
+  get url(): string {
+    return `http://127.0.0.1:${this.#httpPort}`;
+  }
+
   /** What the peer has logged since it was last started. */
   get log(): string {
     return this.#peer?.stderr ?? '';
