@@ -10,9 +10,10 @@ import { type Bench, line, machine, type Row, versionOf } from './harness.js';
 import { joinBench } from './join.js';
 import { mergeBench } from './merge.js';
 import { sizesBench } from './sizes.js';
+import { transferBench } from './transfer.js';
 
 /** Every benchmark: a new one is one more file, and one more name here. */
-const BENCHES: readonly Bench[] = [mergeBench, sizesBench, joinBench];
+const BENCHES: readonly Bench[] = [mergeBench, sizesBench, joinBench, transferBench];
 
 class UsageError extends Error {}
 

@@ -507,6 +507,35 @@ export function storeCompliance(name: string, makeWorld: () => Promise<StoreWorl
         assert.deepEqual(await load('all'), { a: '9' });
       });
 
+      it('come in pages, those that are there all along at least once, whatever goes and comes meanwhile', async () => {
+        const name = (i: number) => b(`element ${i}`);
+        const all = Array.from({ length: 2000 }, (_, i) => name(i));
+        await commit(write('k', { entries: all.map((element) => [element, element]) }));
+        const seen = new Set<ByteString>();
+        let [cursor, pages] = ['0', 0];
+        do {
+          const page = await store.scanEntries(b('k'), cursor, 100);
+          for (const [element, entry] of page.entries) {
+            assert.equal(entry, element);
+            seen.add(element);
+          }
+          cursor = page.cursor;
+          pages += 1;
+          // Every second one of the first half goes, and others come.
+          const goes = [...seen].filter((element) => Number(element.slice(8)) % 2 === 1).slice(0, 50);
+          const comes = Array.from({ length: 50 }, (_, i) => name(2001 + 100 * pages + 2 * i));
+          const entries = [
+            ...goes.map((element) => [element, null] as const),
+            ...comes.map((element) => [element, element] as const),
+          ];
+          if (pages < 15) await commit(write('k', { expected: b('h'), entries }));
+        } while (cursor !== '0');
+        assert.ok(pages > 5);
+        for (const element of all)
+          if (Number(element.slice(8)) % 2 === 0) assert.ok(seen.has(element), element);
+        assert.deepEqual((await store.scanEntries(b('none'), '0', 10)).entries, new Map());
+      });
+
       it('go with the header', async () => {
         await commit(write('k', { entries: [[b('a'), b('1')]] }));
         await commit(write('k', { expected: b('h'), header: null }));
