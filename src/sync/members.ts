@@ -82,6 +82,11 @@ export class Members {
     return born <= (this.#forgotten.get(peerId) ?? -1);
   }
 
+  /** This node begins anew: whom it had forgotten is for the others to say. */
+  forgiveAll(): void {
+    this.#forgotten.clear();
+  }
+
   setConnected(peerId: PeerId, connected: boolean): void {
     const member = this.#at(peerId);
     member.connected = connected;

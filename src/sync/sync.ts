@@ -375,10 +375,10 @@ export class Sync implements MeshHandlers {
       rules,
       applied: [...replica.applied.values()],
       atMs: Math.max(0, Math.floor(this.#options.timers.now())),
-      born: 0,
+      born: this.#born,
       held: this.#delivery.held(replica.applied),
-      members: [],
-      forgotten: [],
+      members: this.members.counted().map(({ peerId }) => peerId),
+      forgotten: this.members.forgotten(),
     };
   }
 
@@ -561,6 +561,7 @@ export class Sync implements MeshHandlers {
       this.#born = Math.max(born, this.#outcastBound + 1);
       this.#floor = 0;
       this.#outcastBound = -1;
+      this.members.forgiveAll();
     }
     this.#noted = '' as ByteString;
   }
