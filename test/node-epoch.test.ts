@@ -121,3 +121,22 @@ test('operations that are under way when a new epoch begins are told, and what w
   assert.ok(['done', 'STORE_UNAVAILABLE', 'STORE_RESET'].includes(outcome), outcome);
   await mesh.stop();
 });
+
+test('what another member claims while the store is being opened again is heeded after that', async () => {
+  const mesh = await world();
+  const a = mesh.nodes.get('a')!;
+  const store = mesh.stores.get('a')!;
+  const before = replicaOf(mesh, 'a');
+  mesh.stores.get('b')!.dataset.applied.set(before, { replica: before, number: 50, stamp: 1 });
+  store.hold('open');
+  // The same data: by itself, nothing speaks against going on.
+  store.loseData(store.dataset);
+  await mesh.until('a opens its store', () => store.held('open') > 0);
+  await mesh.run(mesh.nodes.get('b')!.stop());
+  await mesh.start('b', { heartbeatMs: 100 });
+  await mesh.timers.advance(500);
+  store.release('open');
+  await mesh.until('a new epoch', () => replicaOf(mesh, 'a') !== before && a.status().state === 'ready');
+  assert.equal(await mesh.run(a.counter('n').increment(10)), 11n);
+  await mesh.stop();
+});
