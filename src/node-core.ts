@@ -172,6 +172,7 @@ export class NodeCore implements Engine {
         facts.notes === null
           ? { born: epochOf(replica), floor: 0, members: [], forgotten: [] }
           : decodeNotes(facts.notes),
+      loading: () => this.#loading.status !== null,
       onEveryoneHas: (number) => this.#log.everyoneHas(this.#replica.id, number),
       onOutcast: (reason) => void this.#beginAnew(reason),
       recentFramesBytes: options.recentFramesBytes,

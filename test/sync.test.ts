@@ -335,6 +335,7 @@ test('a frame that can never be merged is not fetched without end: states lead p
     notes: { born: 0, floor: 0, members: [], forgotten: [] },
     onEveryoneHas: () => {},
     onOutcast: () => {},
+    loading: () => false,
     onOvertaken: () => {},
     onPeer: () => {},
   });

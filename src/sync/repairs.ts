@@ -36,6 +36,8 @@ export interface RepairsOptions {
   readonly recall: (replica: ReplicaId, number: number) => Frame | undefined;
   /** Frames that waited may go on. */
   readonly drain: () => void;
+  /** Says whether frames are of no use now: whole states come first. */
+  readonly paused: () => boolean;
   /** Asks a member for whole states; says whether they were merged, or were equal. */
   readonly pull: (peer: PeerId) => Promise<boolean>;
   /** A peer sent something that can't be read. */
@@ -139,7 +141,7 @@ export class Repairs {
   /** Looks for gaps and asks for what is due. */
   look(): void {
     const { replica, timers, delivery, stopped, present } = this.#options;
-    if (!replica.available || stopped.aborted) return;
+    if (!replica.available || stopped.aborted || this.#options.paused()) return;
     const now = timers.now();
     for (const repair of this.#gaps.due(delivery, present(), replica.id, this.#busy, now)) {
       if (repair.far) void this.#options.pull(repair.peer);

@@ -70,6 +70,8 @@ export interface SyncOptions {
   readonly onEveryoneHas: (number: number) => void;
   /** This node's data can't be merged with the others' any more: it must be dropped, and the node begin anew. */
   readonly onOutcast: (reason: string) => void;
+  /** Says whether this node waits for the others' state (loading.ts). */
+  readonly loading: () => boolean;
   readonly onPeer: (peer: PeerId, connected: boolean, region: string) => void;
   /** A member has more frames of this node's current epoch than the node itself: they are lost here, and their numbers used up. */
   readonly onOvertaken: (peer: PeerId, number: number) => void;
@@ -146,6 +148,7 @@ export class Sync implements MeshHandlers {
         return bytes && decodeFrame(bytes, options.maxValueBytes);
       },
       drain: () => this.#drain(),
+      paused: () => this.#awaitsState,
       pull: async (peer) => {
         const before = this.#transfers.completed;
         await this.#transfers.pull(peer, true);
@@ -459,8 +462,18 @@ export class Sync implements MeshHandlers {
     return outcome === 'held';
   }
 
+  /**
+   * An empty node that loads takes whole states first. Frames from others' logs may tell of keys whose deletion is no longer in any
+   * log, and forgotten by those who give their state; besides, everything would come twice.
+   */
+  get #awaitsState(): boolean {
+    const { replica, loading } = this.#options;
+    return loading() && [...replica.applied.keys()].every((id) => id === replica.id);
+  }
+
   #drain(): void {
     const { replica } = this.#options;
+    if (this.#awaitsState) return;
     while (replica.available && replica.queuedRemote < MAX_QUEUED_MERGES) {
       const frames = this.#delivery.take(MERGE_BYTES);
       if (frames.length === 0) return;
