@@ -45,6 +45,7 @@ class Region {
           onApplied: () => {},
           onChanges: () => {},
           onConflicts: () => {},
+      onUndone: () => {},
           onMergeFailed: (error) => {
             throw error;
           },

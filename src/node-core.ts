@@ -136,6 +136,7 @@ export class NodeCore implements Engine {
             this.#sync.changed(changes);
             listener.onChanges(changes, local);
           },
+          onUndone: (keys) => this.#sync.undone(keys),
           onConflicts: (conflicts) => {
             this.#conflicts += conflicts.length;
             for (const conflict of conflicts) listener.onConflict(conflict);
@@ -168,6 +169,7 @@ export class NodeCore implements Engine {
       antiEntropyMs: options.antiEntropyMs,
       bigSetMembers: options.bigSetMembers,
       tombstoneGraceMs: options.tombstoneGraceMs,
+      maxClockOffsetMs: options.maxClockOffsetMs,
       notes:
         facts.notes === null
           ? { born: epochOf(replica), floor: 0, members: [], forgotten: [] }
@@ -323,6 +325,7 @@ export class NodeCore implements Engine {
       },
       queue: this.#replica.queued,
       conflicts: this.#conflicts,
+      clock: this.#sync.clock,
       peers: this.#sync.members.all().map(
         (member): PeerStatus => ({
           peerId: member.peerId,
@@ -332,6 +335,7 @@ export class NodeCore implements Engine {
           appliedNumber: member.applied.get(this.#replica.id) ?? 0,
           behindFrames: this.#sync.missing(member.replica),
           silentMs: member.heardAtMs === 0 ? null : Math.max(0, now - member.heardAtMs),
+          clockOffsetMs: member.clock.ms,
           refused: member.refused,
         }),
       ),

@@ -44,6 +44,8 @@ export interface ReplicaEvents {
   /** Keys changed by a committed batch, and whether by this node's own operations. */
   onChanges(changes: ReadonlyMap<ByteString, KeyChange>, local: boolean): void;
   onConflicts(conflicts: readonly Conflict[]): void;
+  /** Commits failed that would have changed these keys; what was told of them before may have looked ahead. */
+  onUndone(keys: Iterable<ByteString>): void;
   /** Remote items could not be merged and were dropped, and all that waited behind them: a bug, or damaged data. */
   onMergeFailed(error: Error): void;
   /** The store can't be used; operations are refused until {@link onStoreBack}. */
@@ -520,6 +522,7 @@ export class Replica {
   /** Everything under way has failed, the first for a reason of its own, the rest because of it. */
   #failed(batches: readonly InFlight[]): void {
     const error = batches[0]!.outcome as Error;
+    for (const { changes } of batches) this.#options.events.onUndone(changes.keys());
     this.#recall();
     this.#forgetAssumptions();
     if (this.#pause === 'stopped') {

@@ -61,7 +61,12 @@ export class Forgetter {
     this.#due.fill(0);
   }
 
-  /** A commit has changed these keys. */
+  /** It isn't known what these keys are: their slots are visited again. */
+  doubt(keys: Iterable<ByteString>): void {
+    for (const key of keys) this.#due[keySlot(key)] = 0;
+  }
+
+  /** A commit has changed these keys. Their records may be ahead of it, by commits under way; see {@link doubt}. */
   note(records: Iterable<KeyRecord>): void {
     for (const { key, state } of records) this.#lower(keySlot(key), dueStamp(state));
   }

@@ -78,6 +78,9 @@ export class Stability {
       reports.push(report);
     }
     const ignored = this.#settledReplicas(reports, nowMs);
+    // All that was ever made is known to all, and every clock is past it.
+    if (reports.every(({ applied }) => [...applied.keys()].every((replica) => ignored.has(replica))))
+      return Math.max(0, ...[...own.applied.values()].map(({ stamp }) => stamp));
     return stableStamp(
       reports.map(({ applied }) => {
         const stamps = new Map<ReplicaId, Stamp>();

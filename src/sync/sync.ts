@@ -9,6 +9,7 @@ import { setMaxListeners } from 'node:events';
 import type { ByteString } from '../../crdts/bytes.js';
 import type { ReplicaId } from '../../crdts/dot.js';
 import type { HybridClock, Stamp } from '../../crdts/stamp.js';
+import type { ClockStatus } from '../engine.js';
 import { ArgumentError, DecodeError, type MeshError, PeerError } from '../errors.js';
 import { replicaHash } from '../mesh/identity.js';
 import type { Mesh, MeshHandlers, PeerId } from '../mesh/mesh.js';
@@ -22,6 +23,7 @@ import { epochAt } from '../replica-identity.js';
 import type { AppliedMark, Store } from '../store/store.js';
 import type { Cancel, Timers } from '../timers.js';
 import { AppliedWaiters } from './applied-waiters.js';
+import { ClockWatch } from './clock-skew.js';
 import { Forgetter } from './forgetter.js';
 import { serveFrames } from './frame-server.js';
 import { GapRepair, lastClaimed } from './gap-repair.js';
@@ -66,6 +68,8 @@ export interface SyncOptions {
   readonly notes: Notes;
   /** How old what is forgotten must be, at least. */
   readonly tombstoneGraceMs: number;
+  /** How far the members' clocks may differ until it is reported. Default: 1,000. */
+  readonly maxClockOffsetMs?: number;
   /** All members have applied this replica's frames up to this number. */
   readonly onEveryoneHas: (number: number) => void;
   /** This node's data can't be merged with the others' any more: it must be dropped, and the node begin anew. */
@@ -81,6 +85,8 @@ export interface SyncOptions {
 
 /** Bytes of frames that one merge takes. */
 const MERGE_BYTES = 256 * 1024;
+/** A member that is unheard for as many heartbeats is silent. */
+const SILENT_HEARTBEATS = 10;
 /** Heartbeats that a member leaves to the one before it to sweep expired keys. */
 const SWEEP_TURN_HEARTBEATS = 10;
 
@@ -94,6 +100,7 @@ export class Sync implements MeshHandlers {
   readonly members: Members;
   readonly #stability: Stability;
   readonly #forgetter: Forgetter;
+  readonly #clockWatch: ClockWatch;
   #born: number;
   #floor: Stamp;
   /** The notes that are stored, or on their way. */
@@ -163,7 +170,18 @@ export class Sync implements MeshHandlers {
       graceMs: options.tombstoneGraceMs,
       turnMs: SWEEP_TURN_HEARTBEATS * options.heartbeatMs,
     });
+    this.#clockWatch = new ClockWatch({
+      ...options,
+      members: () => this.members.all(),
+      toleranceMs: options.maxClockOffsetMs ?? 1_000,
+      latelyMs: SILENT_HEARTBEATS * options.heartbeatMs,
+    });
     this.restart(options.replica.applied.values());
+  }
+
+  /** How this node's clock compares with the others'. */
+  get clock(): ClockStatus {
+    return this.#clockWatch.status;
   }
 
   /** The stamp up to which every member has applied every replica. */
@@ -252,6 +270,11 @@ export class Sync implements MeshHandlers {
   /** A commit has changed these keys. */
   changed(changes: ReadonlyMap<ByteString, KeyChange>): void {
     this.#forgetter.note(Array.from(changes.values(), ({ record }) => record));
+  }
+
+  /** Commits failed that would have changed these keys. */
+  undone(keys: Iterable<ByteString>): void {
+    this.#forgetter.doubt(keys);
   }
 
   /** Remote frames or states have been committed. */
@@ -402,17 +425,21 @@ export class Sync implements MeshHandlers {
     this.#beat();
     this.#remember();
     this.#trimLogs();
+    this.#clockWatch.tell();
     this.#heartbeat = this.#options.timers.after(this.#options.heartbeatMs, () => this.#tick());
   }
 
   async #greet(peer: PeerId): Promise<void> {
-    const { mesh, logger } = this.#options;
+    const { mesh, logger, timers } = this.#options;
     for (let attempt = 1; attempt <= 3 && this.members.get(peer)?.connected === true; attempt += 1) {
       try {
+        const askedMs = timers.now();
         for await (const answer of mesh.request(peer, PROTOCOLS.hello, encodeHeartbeat(this.#self()), {
           signal: this.#stopped.signal,
         })) {
+          const tookMs = timers.now() - askedMs;
           this.#heard(peer, decodeHeartbeat(answer));
+          this.members.get(peer)?.clock.greeted(tookMs);
         }
         this.#repairs.look();
         return;

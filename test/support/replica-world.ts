@@ -74,6 +74,7 @@ export async function replicaWorld(
         onApplied: (count) => log.push(`applied ${count}`),
         onChanges: () => {},
         onConflicts: (list) => conflicts.push(...list),
+        onUndone: () => {},
         onMergeFailed: () => log.push('merge failed'),
         onStoreLost: (error) => log.push(`lost ${(error as { code?: string }).code}`),
         async onStoreBack(back) {
