@@ -19,6 +19,8 @@ export interface PeerStatus {
   readonly behindFrames: number;
   /** Milliseconds since anything was heard of it; null = never. */
   readonly silentMs: number | null;
+  /** Its clock minus this node's; null = not known yet. */
+  readonly clockOffsetMs: number | null;
   /** Why it is refused (other rules, for example), with what to do; null = it isn't. */
   readonly refused: string | null;
 }
@@ -37,6 +39,20 @@ export interface LoadingStatus {
   readonly secondsLeft: number | null;
   /** When loading began, Unix milliseconds. */
   readonly sinceMs: number;
+}
+
+/** How a node's clock compares with the other members' (sync/clock-skew.ts). */
+export interface ClockStatus {
+  /** This node's clock minus the median of all members' clocks, its own included. */
+  readonly offsetMs: number;
+  /** Between the clock that is furthest ahead and the one furthest behind. */
+  readonly spreadMs: number;
+  /** Says that most members' clocks agree with each other, and not with this node's. */
+  readonly off: boolean;
+  /** Members whose clocks were compared, besides this node. */
+  readonly heard: number;
+  /** What is wrong, also with the others' clocks, and what to do; null = nothing. */
+  readonly warning: string | null;
 }
 
 /** A node at a glance. Sizes in bytes, times in Unix milliseconds unless the name says otherwise. */
@@ -59,7 +75,7 @@ export interface NodeStatus {
     readonly applied: number;
     /** Frames that wait for their predecessors. */
     readonly heldBack: number;
-    /** Frames from the future, by a skewed peer. */
+    /** Replicas whose frames come from too far in the future. */
     readonly skewed: number;
     /** Frames that were pulled to fill a gap, since start. */
     readonly repaired: number;
@@ -68,6 +84,7 @@ export interface NodeStatus {
   };
   readonly queue: { readonly operations: number; readonly bytes: number };
   readonly conflicts: number;
+  readonly clock: ClockStatus;
   readonly peers: readonly PeerStatus[];
 }
 

@@ -68,6 +68,7 @@ export function checkOptions(options: NodeOptions) {
     random: options.random ?? Math.random,
     logger: options.logger ?? silentLogger,
     maxDriftMs: whole('maxDriftMs', 60_000, 0, 86_400_000),
+    maxClockOffsetMs: whole('maxClockOffsetMs', 1_000, 1, 86_400_000),
     maxValueBytes: whole('maxValueBytes', 8 * mebi, 1024, 64 * mebi),
     maxQueuedOperations: whole('maxQueuedOperations', 100_000, 1, 10_000_000),
     maxQueuedBytes: whole('maxQueuedBytes', 64 * mebi, 1024, 4096 * mebi),

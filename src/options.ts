@@ -49,6 +49,11 @@ export interface NodeOptions {
   readonly logger?: Logger;
   /** How far ahead of this node's clock a peer's stamps may be before its frames are held back. Default: 60,000. */
   readonly maxDriftMs?: number;
+  /**
+   * How far the members' clocks may differ until log, status and metrics say so. NTP keeps them within tens of milliseconds, and what is
+   * measured through the mesh is wrong by at most a few hundred; from about a second on people see the wrong write win. Default: 1,000.
+   */
+  readonly maxClockOffsetMs?: number;
   /** Longest key, value or member in bytes. Default: 8 MiB. */
   readonly maxValueBytes?: number;
   /** Operations that may wait for a commit; more are refused with LimitError. Default: 100,000. */

@@ -177,6 +177,10 @@ describe('status', () => {
     frames: { own: 1, applied: 2, heldBack: 3, skewed: 4, repaired: 5, refused: 6 },
     queue: { operations: 0, bytes: 0 },
     conflicts: 7,
+    clock: {
+      ...{ offsetMs: 1_500, spreadMs: 3_000, off: false, heard: 1 },
+      warning: 'clocks differ: run NTP',
+    },
     peers: [
       {
         peerId: 'P2',
@@ -186,6 +190,7 @@ describe('status', () => {
         appliedNumber: 1,
         behindFrames: 0,
         silentMs: 12,
+        clockOffsetMs: -3_000,
         refused: null,
       },
       {
@@ -196,6 +201,7 @@ describe('status', () => {
         appliedNumber: 0,
         behindFrames: 9,
         silentMs: null,
+        clockOffsetMs: null,
         refused: null,
       },
     ],

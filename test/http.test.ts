@@ -31,6 +31,7 @@ function statusOf(state: NodeStatus['state']): NodeStatus {
     frames: { own: 0, applied: 0, heldBack: 0, skewed: 0, repaired: 0, refused: 0 },
     queue: { operations: 0, bytes: 0 },
     conflicts: 0,
+    clock: { offsetMs: 0, spreadMs: 0, off: false, heard: 0, warning: null },
     peers: [],
   };
 }

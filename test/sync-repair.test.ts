@@ -12,6 +12,7 @@ import { RecentFrames } from '../src/replica/recent-frames.js';
 import { MemoryStore } from '../src/store/memory.js';
 import type { AppliedMark } from '../src/store/store.js';
 import { AppliedWaiters } from '../src/sync/applied-waiters.js';
+import { ClockOffset } from '../src/sync/clock-offset.js';
 import { serveFrames } from '../src/sync/frame-server.js';
 import { type Arrived, GapRepair } from '../src/sync/gap-repair.js';
 import { type Member, Members } from '../src/sync/members.js';
@@ -48,7 +49,7 @@ function member(peerId: string, replica: ReplicaId, applied: Record<ReplicaId, n
     refused: null,
     born: 0,
     held: [],
-    clockOffsetMs: 0,
+    clock: new ClockOffset(),
     counts: true,
     reports: new ReportQueue(),
   };

@@ -10,6 +10,7 @@ import type { Stamp } from '../../crdts/stamp.js';
 import { replicaHash } from '../mesh/identity.js';
 import type { PeerId } from '../mesh/mesh.js';
 import type { AppliedMark } from '../store/store.js';
+import { ClockOffset } from './clock-offset.js';
 import { type Forgotten, type Heartbeat, type HeldRange, MAX_MEMBERS } from './messages.js';
 import { type Report, ReportQueue, type Stability } from './stability.js';
 
@@ -25,8 +26,8 @@ export interface Member {
   applied: Map<ReplicaId, number>;
   /** What it holds back. */
   held: readonly HeldRange[];
-  /** Its clock minus this node's when it was heard last, milliseconds; too small by the time that its word took. */
-  clockOffsetMs: number;
+  /** How far its clock is from this node's. */
+  readonly clock: ClockOffset;
   /** Unix milliseconds; 0 = never. */
   heardAtMs: number;
   /** Why nothing is taken from the member, nor given to it, until it says something else of itself; null = it is welcome. */
@@ -109,7 +110,7 @@ export class Members {
     member.replica = heartbeat.replica;
     member.born = heartbeat.born;
     member.heardAtMs = nowMs;
-    member.clockOffsetMs = heartbeat.atMs - nowMs;
+    member.clock.heard(heartbeat.atMs, nowMs);
     member.refused = null;
     // A member that lost data and began again has applied less than it said before: believe the latest word.
     member.applied = new Map(heartbeat.applied.map((mark) => [mark.replica, mark.number]));
@@ -180,7 +181,7 @@ export class Members {
         connected: false,
         applied: new Map(),
         held: [],
-        clockOffsetMs: 0,
+        clock: new ClockOffset(),
         heardAtMs: 0,
         refused: null,
         counts: false,

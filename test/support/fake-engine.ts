@@ -49,6 +49,7 @@ const PEER: PeerStatus = {
   appliedNumber: 3,
   behindFrames: 0,
   silentMs: 12,
+  clockOffsetMs: -3,
   refused: null,
 };
 
@@ -150,6 +151,7 @@ export class FakeEngine implements Engine {
       frames: { own: this.#frame, applied: 0, heldBack: 0, skewed: 0, repaired: 0, refused: 0 },
       queue: { operations: this.#queue.length, bytes: 0 },
       conflicts: 0,
+      clock: { offsetMs: 2, spreadMs: 3, off: false, heard: 1, warning: null },
       peers: [PEER],
     };
   }

@@ -12,6 +12,8 @@ import { GatedStore } from './gated-store.js';
 export interface StartOptions extends Omit<Partial<NodeOptions>, 'store'> {
   /** How far the node's clock is ahead of the others. Default: 0. */
   readonly aheadMs?: number;
+  /** The same, for a clock that is set while the node runs. */
+  readonly clock?: { readonly aheadMs: number };
   readonly store?: GatedStore;
 }
 
@@ -37,9 +39,12 @@ export class MeshWorld {
   }
 
   /** Starts a node; its name is its region and its PeerId. One that was started before goes on with its store's data. */
-  async start(region: string, { aheadMs = 0, ...options }: StartOptions = {}): Promise<MeshNode> {
+  async start(
+    region: string,
+    { aheadMs = 0, clock = { aheadMs }, ...options }: StartOptions = {},
+  ): Promise<MeshNode> {
     const timers: Timers = {
-      now: () => this.timers.now() + aheadMs,
+      now: () => this.timers.now() + clock.aheadMs,
       after: (delayMs, fn) => this.timers.after(delayMs, fn),
     };
     const before = this.stores.get(region);
