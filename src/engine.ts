@@ -55,6 +55,20 @@ export interface ClockStatus {
   readonly warning: string | null;
 }
 
+/** How far forgetting is: dropping what is left of deleted keys, once every member knows of the deletion (crdts/forgetting.ts). */
+export interface ForgettingStatus {
+  /** What was deleted up to then may be dropped, after the grace period; Unix milliseconds, null = nothing yet. It stands still while nothing waits to be dropped. */
+  readonly stableMs: number | null;
+  /** PeerIds of the members that must know, besides this node. */
+  readonly members: readonly string[];
+  /** Those of them that hold it back, being away or far behind: bring them back, or have them forgotten. */
+  readonly waitingFor: readonly string[];
+  /** Deleted keys that were dropped, since start. */
+  readonly forgotten: number;
+  /** Expired keys that were deleted for all members, since start. */
+  readonly swept: number;
+}
+
 /** A node at a glance. Sizes in bytes, times in Unix milliseconds unless the name says otherwise. */
 export interface NodeStatus {
   readonly version: string;
@@ -85,6 +99,7 @@ export interface NodeStatus {
   readonly queue: { readonly operations: number; readonly bytes: number };
   readonly conflicts: number;
   readonly clock: ClockStatus;
+  readonly forgetting: ForgettingStatus;
   readonly peers: readonly PeerStatus[];
 }
 

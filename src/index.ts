@@ -1,5 +1,5 @@
 /** valkey-mesh: active-active replication for Valkey. The embed API; data types alone are in `valkey-mesh/crdts`. */
-export type { ClockStatus, Engine, NodeStatus, PeerStatus } from './engine.js';
+export type { ClockStatus, Engine, ForgettingStatus, NodeStatus, PeerStatus } from './engine.js';
 export * from './errors.js';
 export type { Bytes, CounterHandle, RegisterHandle, SetHandle, SetOptions } from './handles.js';
 export { createIdentity, createMeshKey } from './mesh/identity.js';

@@ -326,6 +326,7 @@ export class NodeCore implements Engine {
       queue: this.#replica.queued,
       conflicts: this.#conflicts,
       clock: this.#sync.clock,
+      forgetting: this.#sync.forgetting,
       peers: this.#sync.members.all().map(
         (member): PeerStatus => ({
           peerId: member.peerId,

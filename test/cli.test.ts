@@ -181,6 +181,10 @@ describe('status', () => {
       ...{ offsetMs: 1_500, spreadMs: 3_000, off: false, heard: 1 },
       warning: 'clocks differ: run NTP',
     },
+    forgetting: {
+      ...{ stableMs: 1_700_000_000_000, members: ['P2', 'P3'], waitingFor: ['P3'] },
+      ...{ forgotten: 8, swept: 9 },
+    },
     peers: [
       {
         peerId: 'P2',

@@ -32,6 +32,7 @@ function statusOf(state: NodeStatus['state']): NodeStatus {
     queue: { operations: 0, bytes: 0 },
     conflicts: 0,
     clock: { offsetMs: 0, spreadMs: 0, off: false, heard: 0, warning: null },
+    forgetting: { stableMs: null, members: [], waitingFor: [], forgotten: 0, swept: 0 },
     peers: [],
   };
 }

@@ -9,7 +9,7 @@ import { setMaxListeners } from 'node:events';
 import type { ByteString } from '../../crdts/bytes.js';
 import type { ReplicaId } from '../../crdts/dot.js';
 import type { HybridClock, Stamp } from '../../crdts/stamp.js';
-import type { ClockStatus } from '../engine.js';
+import type { ClockStatus, ForgettingStatus } from '../engine.js';
 import { ArgumentError, DecodeError, type MeshError, PeerError } from '../errors.js';
 import { replicaHash } from '../mesh/identity.js';
 import type { Mesh, MeshHandlers, PeerId } from '../mesh/mesh.js';
@@ -25,6 +25,7 @@ import type { Cancel, Timers } from '../timers.js';
 import { AppliedWaiters } from './applied-waiters.js';
 import { ClockWatch } from './clock-skew.js';
 import { Forgetter } from './forgetter.js';
+import { forgettingStatus } from './forgetting-status.js';
 import { serveFrames } from './frame-server.js';
 import { GapRepair, lastClaimed } from './gap-repair.js';
 import { type Member, Members } from './members.js';
@@ -191,9 +192,17 @@ export class Sync implements MeshHandlers {
     return this.members.stableStamp(this.#stability, own, replica.applied, timers.now());
   }
 
-  /** Keys that were forgotten, and expired keys that were swept, since the start. */
-  get forgotten(): { readonly forgotten: number; readonly swept: number } {
-    return this.#forgetter.counters;
+  /** How far forgetting is, and whom it waits for. */
+  get forgetting(): ForgettingStatus {
+    const { replica, timers, heartbeatMs } = this.#options;
+    return forgettingStatus({
+      counted: this.members.counted(),
+      stable: this.stableStamp(),
+      applied: replica.applied,
+      counters: this.#forgetter.counters,
+      nowMs: timers.now(),
+      silentMs: SILENT_HEARTBEATS * heartbeatMs,
+    });
   }
 
   /** What has happened since the start. */

@@ -152,6 +152,13 @@ export class FakeEngine implements Engine {
       queue: { operations: this.#queue.length, bytes: 0 },
       conflicts: 0,
       clock: { offsetMs: 2, spreadMs: 3, off: false, heard: 1, warning: null },
+      forgetting: {
+        stableMs: 1_700_000_000_000,
+        members: [PEER.peerId, '12D3KooWaway'],
+        waitingFor: ['12D3KooWaway'],
+        forgotten: 5,
+        swept: 6,
+      },
       peers: [PEER],
     };
   }
