@@ -456,6 +456,6 @@ export class NodeCore implements Engine {
       this.#options.logger.error({ err: error as Error }, "this region's data could not be dropped yet");
       return this.#sync.outcastAgain();
     }
-    this.#replica.storeFailed(new StoreResetError('this region begins anew'));
+    this.#replica.reopen(new StoreResetError('this region begins anew'));
   }
 }

@@ -127,7 +127,7 @@ export class Simulation {
     const { network, timersOf, random, openStore, node } = this.#options;
     const timers = timersOf?.(region) ?? this.#options.timers;
     const mesh = this.#tapped(network.mesh(region));
-    const store = openStore(region);
+    const store = this.#remembering(region, openStore(region));
     const options = {
       region,
       store,
@@ -490,20 +490,37 @@ export class Simulation {
     return states;
   }
 
+  /** Takes note of frames that a node drops from its logs: they may have been told to the others only when they asked. */
+  #remembering(region: string, store: Store): Store {
+    const trimLog = store.trimLog.bind(store);
+    store.trimLog = async (replica, through) => {
+      const reader = this.#options.readStore(region);
+      await reader.open();
+      await this.#collectLog(reader, replica);
+      await reader.close();
+      return trimLog(replica, through);
+    };
+    return store;
+  }
+
   /** Frames are seen as they are sent, and in the logs where a crash came between. */
   async #collectLogs(member: Member): Promise<void> {
     // The member's own store may be lost at this moment, and what it can't say now may be trimmed later.
     const store = this.#options.readStore(member.node.region);
     const { applied } = await store.open();
     for (const { replica } of applied) {
-      for (let from = 1; ; ) {
-        const frames = await store.readFrames(replica, from, 1 << 20);
-        if (frames.length === 0) break;
-        for (const frame of frames) this.#keep(frame.bytes);
-        from = frames.at(-1)!.number + 1;
-      }
+      await this.#collectLog(store, replica);
     }
     await store.close();
+  }
+
+  async #collectLog(store: Store, replica: string): Promise<void> {
+    for (let from = 1; ; ) {
+      const frames = await store.readFrames(replica, from, 1 << 20);
+      if (frames.length === 0) return;
+      for (const frame of frames) this.#keep(frame.bytes);
+      from = frames.at(-1)!.number + 1;
+    }
   }
 
   #keep(bytes: Uint8Array): void {
