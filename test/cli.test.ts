@@ -234,8 +234,26 @@ describe('status', () => {
     assert.match(stdout, /^region +eu$/m);
     assert.match(stdout, /^up for +65 s$/m);
     assert.match(stdout, /^frames +1 own, 2 applied, 3 held back, 4 skewed, 5 repaired, 6 refused$/m);
-    assert.match(stdout, /^us +P2 +yes +1 +0 +12 ms$/m);
-    assert.match(stdout, /^ap +P3 +no +0 +9 +never heard$/m);
+    assert.match(stdout, /^us +P2 +yes +1 +0 +12 ms +-3000 ms$/m);
+    assert.match(stdout, /^ap +P3 +no +0 +9 +never heard +unknown$/m);
+    assert.match(stdout, /^WARNING +clocks differ: run NTP$/m);
+    assert.match(stdout, /^clock +\+1500 ms from the median of 2 members, 3000 ms between the extremes$/m);
+    assert.match(
+      stdout,
+      /^forgetting +stable up to 2023-11-14T22:13:20.000Z, with 2 other members; 8 .* 9 expired/m,
+    );
+    assert.match(stdout, /^waits for +ap: it keeps deleted keys .*: MESH FORGET P3$/m);
+  });
+
+  it('warns of nothing while all is well', () => {
+    const text = describeStatus({
+      ...found,
+      clock: { offsetMs: 0, spreadMs: 0, off: false, heard: 0, warning: null },
+      forgetting: { stableMs: null, members: [], waitingFor: [], forgotten: 0, swept: 0 },
+    });
+    assert.doesNotMatch(text, /WARNING|waits for/);
+    assert.match(text, /^clock +compared with no other member yet$/m);
+    assert.match(text, /^forgetting +nothing is stable yet, with 0 other members/m);
   });
 
   it('prints JSON when asked to', async () => {

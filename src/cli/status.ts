@@ -1,5 +1,5 @@
 /** `valkey-mesh status`: shows a running peer's status, over its HTTP door. */
-import type { NodeStatus } from '../engine.js';
+import type { ClockStatus, ForgettingStatus, NodeStatus } from '../engine.js';
 import { ConfigError, PeerError } from '../errors.js';
 import { describeLoading } from '../sync/loading.js';
 
@@ -55,6 +55,7 @@ export function describeStatus(found: NodeStatus): string {
     ['region', found.region],
     ['state', found.state],
     ...(found.loading ? [['progress', describeLoading(found.loading)]] : []),
+    ...(found.clock.warning === null ? [] : [['WARNING', found.clock.warning]]),
     ['peer id', found.peerId],
     ['replica', found.replica],
     ['version', found.version],
@@ -67,6 +68,12 @@ export function describeStatus(found: NodeStatus): string {
     ],
     ['queue', `${found.queue.operations} operations, ${found.queue.bytes} bytes`],
     ['conflicts', String(found.conflicts)],
+    ['clock', describeClock(found.clock)],
+    ['forgetting', describeForgetting(found.forgetting)],
+    ...found.forgetting.waitingFor.map((peerId) => [
+      'waits for',
+      `${found.peers.find((peer) => peer.peerId === peerId)?.region || 'a member'}: it keeps deleted keys from being dropped. Bring it back; if it is gone for good: MESH FORGET ${peerId}`,
+    ]),
   ];
   const peers = found.peers.map((peer) => [
     peer.region,
@@ -75,12 +82,28 @@ export function describeStatus(found: NodeStatus): string {
     String(peer.appliedNumber),
     String(peer.behindFrames),
     peer.silentMs === null ? 'never heard' : duration(peer.silentMs),
+    peer.clockOffsetMs === null ? 'unknown' : signed(peer.clockOffsetMs),
   ]);
   const table =
     peers.length > 0
-      ? [['REGION', 'PEER ID', 'CONNECTED', 'HAS APPLIED', 'BEHIND', 'SILENT FOR'], ...peers]
+      ? [['REGION', 'PEER ID', 'CONNECTED', 'HAS APPLIED', 'BEHIND', 'SILENT FOR', 'CLOCK'], ...peers]
       : [['no other peers']];
   return `${columns(facts)}\n\n${columns(table)}`;
+}
+
+function describeClock({ offsetMs, spreadMs, heard }: ClockStatus): string {
+  if (heard === 0) return 'compared with no other member yet';
+  return `${signed(offsetMs)} from the median of ${heard + 1} members, ${spreadMs} ms between the extremes`;
+}
+
+function describeForgetting({ stableMs, members, forgotten, swept }: ForgettingStatus): string {
+  const stable =
+    stableMs === null ? 'nothing is stable yet' : `stable up to ${new Date(stableMs).toISOString()}`;
+  return `${stable}, with ${members.length} other members; ${forgotten} deleted keys dropped, ${swept} expired keys swept`;
+}
+
+function signed(ms: number): string {
+  return `${ms > 0 ? '+' : ''}${ms} ms`;
 }
 
 function columns(rows: readonly (readonly string[])[]): string {

@@ -523,9 +523,33 @@ export function respCompliance(name: string, makeEngine: () => Promise<EngineUnd
           assert.equal(status[status.indexOf('state') + 1], 'ready');
           assert.ok(Array.isArray(await redis.call('MESH', 'PEERS')));
           assert.ok(Array.isArray(await redis.call('MESH', 'HELP')));
+          for (const part of ['clock', 'forgetting', 'peers']) assert.ok(status.includes(part), part);
+          assert.match(info, /^mesh_clock_offset_ms:-?\d+\r$/m);
+          assert.match(info, /^mesh_clock_off:0\r$/m);
+          assert.match(info, /^mesh_forgetting_stable_ms:\d+\r$/m);
+          assert.match(info, /^mesh_forgetting_waiting_for:\S*\r$/m);
         } finally {
           redis.disconnect();
         }
+      });
+
+      it('refuses to forget who is no member, in the middle of a pipeline too', async () => {
+        const client = await RawClient.connect(door.port);
+        assert.match(
+          await client.call('MESH', 'FORGET', '12D3KooWnobody'),
+          /^-ERR 12D3KooWnobody is no member: MESH PEERS lists them\r\n$/,
+        );
+        assert.match(
+          await client.call('mesh', 'forget'),
+          /^-ERR wrong number of arguments for 'mesh\|forget'/,
+        );
+        assert.match(await client.call('MESH', 'FORGET', 'a', 'b'), /^-ERR wrong number of arguments/);
+        assert.match(
+          await client.call('MESH', 'FORGET', 'ü\r\n+OK'),
+          /^-ERR [^\r\n]* is no member[^\r\n]*\r\n$/,
+        );
+        assert.equal(await client.call('PING'), '+PONG\r\n');
+        client.close();
       });
 
       it("refuses the node's own keys, FLUSHALL and CONFIG SET with a reason", async () => {

@@ -97,11 +97,19 @@ const SECTIONS: Readonly<Record<string, (session: Session) => Fields | Promise<F
       ['mesh_queue_operations', status.queue.operations],
       ['mesh_queue_bytes', status.queue.bytes],
       ['mesh_conflicts', status.conflicts],
+      ['mesh_clock_offset_ms', status.clock.offsetMs],
+      ['mesh_clock_off', status.clock.off ? 1 : 0],
+      ['mesh_clock_warning', status.clock.warning ?? ''],
+      ['mesh_forgetting_stable_ms', status.forgetting.stableMs ?? 0],
+      ['mesh_forgetting_members', status.forgetting.members.length],
+      ['mesh_forgetting_waiting_for', status.forgetting.waitingFor.join(',')],
+      ['mesh_forgotten_keys', status.forgetting.forgotten],
+      ['mesh_swept_keys', status.forgetting.swept],
       ...status.peers.map(
         (peer, i) =>
           [
             `mesh_peer${i}`,
-            `id=${peer.peerId},region=${peer.region},connected=${peer.connected ? 1 : 0},applied=${peer.appliedNumber},behind=${peer.behindFrames}`,
+            `id=${peer.peerId},region=${peer.region},connected=${peer.connected ? 1 : 0},applied=${peer.appliedNumber},behind=${peer.behindFrames},clock_offset_ms=${peer.clockOffsetMs ?? 'unknown'}`,
           ] as const,
       ),
     ];
