@@ -48,7 +48,7 @@ function buildProgram(): Command {
       '--resp-password <file>',
       'file with the password that clients must give; needed beyond this machine',
     )
-    .option('--http <host:port>', 'where /healthz, /readyz and /api/status are (default: nowhere)')
+    .option('--http <host:port>', 'where /healthz, /readyz, /metrics and /api/status are (default: nowhere)')
     .option(
       '--identity <file>',
       'private key of this peer; made if missing (default: a new one at each start)',
@@ -69,6 +69,10 @@ function buildProgram(): Command {
     .option(
       '--loading-patience <seconds>',
       'how long nothing may come until it serves what it has; 0 = for ever (default: 30)',
+    )
+    .option(
+      '--tombstone-grace <seconds>',
+      'how long what is left of a deleted key is kept, once every member knows of it (default: 60)',
     )
     .option('--log-level <level>', 'debug, info, warn, error or silent (default: info)')
     .option('--exit-with-parent', 'stop when standard input ends')

@@ -1,8 +1,8 @@
 /**
- * The HTTP door for operators: is the process up, is the node ready, what is its status; and verification.
+ * The HTTP door for operators: is the process up, is the node ready, what is its status; metrics; and verification.
  *
  * GET /healthz: 200 while the process answers. GET /readyz: 200 when the node is ready, else 503 with the reason.
- * GET /api/status: {@link NodeStatus} as JSON. POST /api/verify: see verify-route.ts. HEAD works on each GET; other methods get 405, other paths 404.
+ * GET /api/status: {@link NodeStatus} as JSON. GET /metrics: see metrics.ts. POST /api/verify: see verify-route.ts. HEAD works on each GET; other methods get 405, other paths 404.
  */
 import type { Server } from 'node:http';
 import { createAdaptorServer } from '@hono/node-server';
@@ -11,6 +11,7 @@ import type { Engine, NodeStatus } from '../engine.js';
 import { ConfigError } from '../errors.js';
 import { type Logger, silentLogger } from '../options.js';
 import { describeLoading } from '../sync/loading.js';
+import { Metrics } from './metrics.js';
 import { verifyRoute } from './verify-route.js';
 
 /** What the HTTP door needs of a node. */
@@ -65,7 +66,7 @@ const REASONS: Readonly<Record<Exclude<NodeStatus['state'], 'ready'>, string>> =
 
 function routes(engine: HttpEngine, logger: Logger): Hono {
   const app = new Hono();
-  const get = (path: string, answer: (context: Context) => Response) => {
+  const get = (path: string, answer: (context: Context) => Response | Promise<Response>) => {
     app.get(path, answer);
     app.all(path, (context) =>
       context.json({ error: `${context.req.method} is not allowed; use GET` }, 405, { Allow: 'GET, HEAD' }),
@@ -79,6 +80,13 @@ function routes(engine: HttpEngine, logger: Logger): Hono {
     return context.json({ status: state, reason, ...(loading !== null && { loading }) }, 503);
   });
   get('/api/status', (context) => context.json(engine.status(), 200, { 'Cache-Control': 'no-store' }));
+  const metrics = new Metrics(() => engine.status());
+  get('/metrics', async (context) =>
+    context.body(await metrics.scrape(), 200, {
+      'Content-Type': metrics.contentType,
+      'Cache-Control': 'no-store',
+    }),
+  );
   if (engine.verify !== undefined) {
     const verifying = { verify: engine.verify.bind(engine) };
     app.post('/api/verify', (context) => verifyRoute(verifying, context));
@@ -88,7 +96,7 @@ function routes(engine: HttpEngine, logger: Logger): Hono {
   }
   app.notFound((context) =>
     context.json(
-      { error: `there is nothing at ${context.req.path}; try /healthz, /readyz or /api/status` },
+      { error: `there is nothing at ${context.req.path}; try /healthz, /readyz, /metrics or /api/status` },
       404,
     ),
   );
