@@ -42,6 +42,7 @@ export interface PeerConfig {
   readonly whileLoading: 'refuse' | 'serve';
   /** Milliseconds; 0 = for ever. */
   readonly loadingPatienceMs: number;
+  readonly tombstoneGraceMs: number;
   readonly logLevel: (typeof LOG_LEVELS)[number];
 }
 
@@ -117,6 +118,11 @@ const settingsSchema = z.strictObject({
     .min(0, 'give a number of seconds; 0 waits for ever')
     .max(86_400, 'give 86400 seconds at most; 0 waits for ever')
     .optional(),
+  'tombstone-grace': z.coerce
+    .number('give a number of seconds')
+    .min(0, 'give a number of seconds, 0 or more')
+    .max(86_400, 'give 86400 seconds at most')
+    .optional(),
   'log-level': z.enum(LOG_LEVELS, `give one of ${LOG_LEVELS.join(', ')}`).optional(),
 });
 
@@ -162,6 +168,7 @@ export function resolvePeerConfig(
     rules: given.rule ?? [],
     whileLoading: given['while-loading'] ?? 'refuse',
     loadingPatienceMs: Math.round((given['loading-patience'] ?? 30) * 1000),
+    tombstoneGraceMs: Math.round((given['tombstone-grace'] ?? 60) * 1000),
     logLevel: given['log-level'] ?? 'info',
   };
   refuseOpenDoors(config);

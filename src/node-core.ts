@@ -125,7 +125,7 @@ export class NodeCore implements Engine {
         reportConflicts: true,
         events: {
           onFrame: (frame) => {
-            this.#log.add(frame);
+            this.#log.add(frame, timers.now());
             this.#sync.publish(frame);
           },
           onApplied: (frames) => {
@@ -175,7 +175,9 @@ export class NodeCore implements Engine {
           ? { born: epochOf(replica), floor: 0, members: [], forgotten: [] }
           : decodeNotes(facts.notes),
       loading: () => this.#loading.status !== null,
-      onEveryoneHas: (number) => this.#log.everyoneHas(this.#replica.id, number),
+      predecessor: predecessorOf(facts, mesh.self),
+      onEveryoneHas: (number) =>
+        this.#log.everyoneHas(this.#replica.id, number, timers.now() - options.tombstoneGraceMs),
       onOutcast: (reason) => void this.#beginAnew(reason),
       recentFramesBytes: options.recentFramesBytes,
       heldBackBytes: options.heldBackBytes,
@@ -458,4 +460,9 @@ export class NodeCore implements Engine {
     }
     this.#replica.reopen(new StoreResetError('this region begins anew'));
   }
+}
+
+/** Another identity than `self` whose data a store holds; null = none. */
+function predecessorOf({ identity, applied }: StoreFacts, self: string): string | null {
+  return identity === null || identity.peerId === self || applied.length === 0 ? null : identity.peerId;
 }

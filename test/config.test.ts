@@ -22,6 +22,7 @@ describe('A peer’s settings', () => {
       rules: [],
       whileLoading: 'refuse',
       loadingPatienceMs: 30_000,
+      tombstoneGraceMs: 60_000,
       logLevel: 'info',
     });
   });
@@ -44,9 +45,11 @@ describe('A peer’s settings', () => {
       unreplicated: 'refuse',
       'while-loading': 'serve',
       'loading-patience': '1.5',
+      'tombstone-grace': '0.5',
       'log-level': 'debug',
     });
     assert.deepEqual([config.whileLoading, config.loadingPatienceMs], ['serve', 1_500]);
+    assert.equal(config.tombstoneGraceMs, 500);
     assert.deepEqual(config.resp, { host: '::', port: 7001 });
     assert.deepEqual(config.http, { host: '127.0.0.1', port: 8080 });
     assert.deepEqual(config.rules, [

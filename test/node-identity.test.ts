@@ -78,7 +78,7 @@ async function logged(maxBytes: number, sizes: readonly number[]): Promise<numbe
     const content = { replica: 'a.1', number: i + 1, stamp: i + 1, deps: new Map(), full: false, keys: [] };
     const frame = { ...encodeFrame(content), bytes: new Uint8Array(size) };
     await store.commit({ writes: [], frame });
-    log.add(frame);
+    log.add(frame, 0);
   }
   return (await store.readFrames('a.1', 1, 1 << 30)).map(({ number }) => number);
 }
@@ -105,12 +105,31 @@ test('a new epoch’s log is counted from nothing', async () => {
     ...encodeFrame({ replica, number, stamp: number, deps: new Map(), full: false, keys: [] }),
     bytes: new Uint8Array(60),
   });
-  log.add(frame('a.1', 1));
+  log.add(frame('a.1', 1), 0);
   log.restart();
-  log.add(frame('a.2', 1));
+  log.add(frame('a.2', 1), 0);
   assert.deepEqual(trims, []);
-  log.add(frame('a.2', 2));
+  log.add(frame('a.2', 2), 0);
   assert.deepEqual(trims, [['a.2', 1]]);
+});
+
+test('what every member has leaves the log when it is old enough', async () => {
+  const store = new MemoryStore();
+  await store.open();
+  const trims: number[] = [];
+  store.trimLog = async (_replica, through) => void trims.push(through);
+  const log = new FrameLog(store, 1000);
+  for (let number = 1; number <= 5; number += 1) {
+    const content = { replica: 'a.1', number, stamp: number, deps: new Map(), full: false, keys: [] };
+    log.add(encodeFrame(content), number * 1_000);
+  }
+  log.everyoneHas('a.1', 0, 10_000);
+  assert.deepEqual(trims, [], 'one has nothing');
+  log.everyoneHas('a.1', 4, 2_500);
+  assert.deepEqual(trims, [2], 'the later ones are too young');
+  log.everyoneHas('a.1', 4, 10_000);
+  log.everyoneHas('a.1', 4, 10_000);
+  assert.deepEqual(trims, [2, 4], 'and nothing is dropped twice');
 });
 
 test('a log that can not be trimmed now is trimmed further the next time', async () => {
@@ -119,10 +138,13 @@ test('a log that can not be trimmed now is trimmed further the next time', async
   store.trimLog = () => Promise.reject(new Error('not now'));
   const log = new FrameLog(store, 100);
   for (let number = 1; number <= 5; number += 1) {
-    log.add({
-      ...encodeFrame({ replica: 'a.1', number, stamp: number, deps: new Map(), full: false, keys: [] }),
-      bytes: new Uint8Array(60),
-    });
+    log.add(
+      {
+        ...encodeFrame({ replica: 'a.1', number, stamp: number, deps: new Map(), full: false, keys: [] }),
+        bytes: new Uint8Array(60),
+      },
+      0,
+    );
   }
   await new Promise((resolve) => setImmediate(resolve));
 });

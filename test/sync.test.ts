@@ -333,6 +333,7 @@ test('a frame that can never be merged is not fetched without end: states lead p
     antiEntropyMs: 86_400_000,
     tombstoneGraceMs: 0,
     notes: { born: 0, floor: 0, members: [], forgotten: [] },
+    predecessor: null,
     onEveryoneHas: () => {},
     onOutcast: () => {},
     loading: () => false,

@@ -93,6 +93,7 @@ async function start(
     ...(config.allow && { allow: config.allow }),
     whileLoading: config.whileLoading,
     loadingPatienceMs: config.loadingPatienceMs,
+    tombstoneGraceMs: config.tombstoneGraceMs,
     logger,
   };
   const node: MeshNode = await createNode(options);

@@ -11,7 +11,7 @@ import { replicaHash } from '../mesh/identity.js';
 import type { PeerId } from '../mesh/mesh.js';
 import type { AppliedMark } from '../store/store.js';
 import { ClockOffset } from './clock-offset.js';
-import { type Forgotten, type Heartbeat, type HeldRange, MAX_MEMBERS } from './messages.js';
+import { type Forgotten, type Heartbeat, type HeldRange, MAX_FORGOTTEN, MAX_MEMBERS } from './messages.js';
 import { type Report, ReportQueue, type Stability } from './stability.js';
 
 /** What is known of one other member. */
@@ -102,6 +102,11 @@ export class Members {
     return true;
   }
 
+  /** Says whether one more member would be too many. */
+  isFull(peerId: PeerId): boolean {
+    return this.#members.get(peerId)?.counts !== true && this.counted().length >= MAX_MEMBERS;
+  }
+
   /** Takes in what a member says of itself. */
   heard(peerId: PeerId, heartbeat: Heartbeat, nowMs: number): Member {
     const member = this.#at(peerId);
@@ -138,7 +143,7 @@ export class Members {
     // It has come back already.
     if (member !== undefined && member.born > born) return false;
     this.#forgotten.delete(peerId);
-    if (this.#forgotten.size >= MAX_MEMBERS) this.#forgotten.delete(this.#forgotten.keys().next().value!);
+    if (this.#forgotten.size >= MAX_FORGOTTEN) this.#forgotten.delete(this.#forgotten.keys().next().value!);
     this.#forgotten.set(peerId, born);
     if (member !== undefined) {
       member.counts = false;

@@ -58,8 +58,10 @@ export interface Forgotten {
   readonly born: number;
 }
 
-/** Members that a node counts, and members that it remembers to have forgotten, at most. */
+/** Members that a node counts, at most; more are refused. */
 export const MAX_MEMBERS = 256;
+/** Members that a node remembers to have forgotten, the last ones. */
+export const MAX_FORGOTTEN = 64;
 
 export function encodeHeartbeat(heartbeat: Heartbeat): Uint8Array {
   const { version, region, replica, rules, applied, atMs, born, held, members, forgotten } = heartbeat;
@@ -126,9 +128,9 @@ export function forgottenToWire(forgotten: readonly Forgotten[]): unknown[] {
   return forgotten.flatMap(({ peerId, born }) => [peerId, born]);
 }
 
-/** Throws DecodeError unless the tree is a list of at most {@link MAX_MEMBERS} forgotten members. */
+/** Throws DecodeError unless the tree is a list of at most {@link MAX_FORGOTTEN} forgotten members. */
 export function forgottenFromWire(wire: unknown): Forgotten[] {
-  return groups(wire, 2, MAX_MEMBERS, 'forgotten members').map(([peerId, born]) => ({
+  return groups(wire, 2, MAX_FORGOTTEN, 'forgotten members').map(([peerId, born]) => ({
     peerId: label(peerId, 'peer id'),
     born: count(born),
   }));

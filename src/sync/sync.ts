@@ -37,6 +37,7 @@ import {
   encodeHeartbeat,
   type Heartbeat,
   isHeartbeat,
+  MAX_MEMBERS,
   PROTOCOL_VERSION,
   PROTOCOLS,
 } from './messages.js';
@@ -67,6 +68,8 @@ export interface SyncOptions {
   readonly bigSetMembers?: number;
   /** What the node remembers of the mesh from before. */
   readonly notes: Notes;
+  /** Another identity that used this node's store before; null = none did. */
+  readonly predecessor: PeerId | null;
   /** How old what is forgotten must be, at least. */
   readonly tombstoneGraceMs: number;
   /** How far the members' clocks may differ until it is reported. Default: 1,000. */
@@ -90,6 +93,8 @@ const MERGE_BYTES = 256 * 1024;
 const SILENT_HEARTBEATS = 10;
 /** Heartbeats that a member leaves to the one before it to sweep expired keys. */
 const SWEEP_TURN_HEARTBEATS = 10;
+/** Heartbeats in which the identity that used this node's store before may show that it is still there. */
+const SUCCEED_HEARTBEATS = 30;
 
 export class Sync implements MeshHandlers {
   readonly #options: SyncOptions;
@@ -103,6 +108,8 @@ export class Sync implements MeshHandlers {
   readonly #forgetter: Forgetter;
   readonly #clockWatch: ClockWatch;
   #born: number;
+  #predecessor: PeerId | null;
+  readonly #startedAtMs: number;
   #floor: Stamp;
   /** The notes that are stored, or on their way. */
   #noted = '' as ByteString;
@@ -119,6 +126,8 @@ export class Sync implements MeshHandlers {
     this.#options = options;
     this.members = new Members(options.notes);
     this.#born = options.notes.born;
+    this.#predecessor = options.predecessor;
+    this.#startedAtMs = options.timers.now();
     this.#floor = options.notes.floor;
     this.#stability = new Stability(options.tombstoneGraceMs);
     this.#delivery = new CausalDelivery(options.heldBackBytes, (stamp) => options.clock.isAhead(stamp));
@@ -432,6 +441,7 @@ export class Sync implements MeshHandlers {
     this.#transfers.tick();
     this.#forgetter.round();
     this.#beat();
+    this.#succeed();
     this.#remember();
     this.#trimLogs();
     this.#clockWatch.tell();
@@ -467,6 +477,11 @@ export class Sync implements MeshHandlers {
       const reason = `its rules (${heartbeat.rules}) differ from those of ${this.#options.region} (${rules}): give every member the same rules`;
       this.members.refuse(from, heartbeat, reason);
       this.#announce(from);
+      throw new PeerError(`${from} is refused: ${reason}`);
+    }
+    if (this.members.isFull(from)) {
+      const reason = `there are ${MAX_MEMBERS} members already: forget those that are gone, with MESH FORGET`;
+      this.members.refuse(from, heartbeat, reason);
       throw new PeerError(`${from} is refused: ${reason}`);
     }
     this.#hearOfForgotten(from, heartbeat);
@@ -567,6 +582,20 @@ export class Sync implements MeshHandlers {
     );
     this.#remember();
     this.#sayHello();
+  }
+
+  /**
+   * A node that was given another identity has all that its predecessor had, and the others needn't wait for that one any more. Unless
+   * it is heard of: then there are two nodes on one store.
+   */
+  #succeed(): void {
+    const { timers, heartbeatMs, logger } = this.#options;
+    const predecessor = this.#predecessor;
+    if (predecessor === null || timers.now() < this.#startedAtMs + SUCCEED_HEARTBEATS * heartbeatMs) return;
+    this.#predecessor = null;
+    if ((this.members.get(predecessor)?.heardAtMs ?? 0) > 0) return;
+    this.members.forget({ peerId: predecessor, born: epochAt(timers.now()) });
+    logger.info({ predecessor }, 'this node goes on for the identity that used its store before');
   }
 
   /** Takes in whom another member has forgotten. Throws PeerError when its sender is itself forgotten. */
