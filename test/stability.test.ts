@@ -1,0 +1,171 @@
+/** What all members have applied: reports, the stable stamp, and who counts (src/sync/stability.ts, members.ts, notes.ts). */
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import type { ByteString } from '../crdts/bytes.js';
+import type { AppliedMark } from '../src/store/store.js';
+import { Members } from '../src/sync/members.js';
+import { type Heartbeat, MAX_FORGOTTEN, MAX_MEMBERS, PROTOCOL_VERSION } from '../src/sync/messages.js';
+import { decodeNotes, encodeNotes } from '../src/sync/notes.js';
+import { coversFloor, isInOrder, type Report, ReportQueue, Stability } from '../src/sync/stability.js';
+import { NOTHING_ELSE } from './support/heartbeat.js';
+
+type Marks = Readonly<Record<string, readonly [number: number, stamp: number]>>;
+
+function marks(applied: Marks): Map<string, AppliedMark> {
+  return new Map(
+    Object.entries(applied).map(([replica, [number, stamp]]) => [replica, { replica, number, stamp }]),
+  );
+}
+
+const report = (replica: string, applied: Marks, held: Report['held'] = []): Report => ({
+  replica,
+  applied: marks(applied),
+  held,
+});
+
+test('a report counts once the frames that its sender had made before it are applied here', () => {
+  const said = report('b.2', { 'a.1': [9, 90], 'b.1': [4, 40], 'b.2': [7, 70] });
+  assert.equal(isInOrder(said, 'b.', marks({ 'b.1': [4, 40], 'b.2': [7, 70] })), true);
+  assert.equal(isInOrder(said, 'b.', marks({ 'b.1': [4, 40], 'b.2': [6, 60] })), false);
+  assert.equal(
+    isInOrder(said, 'b.', marks({ 'b.1': [3, 30], 'b.2': [7, 70] })),
+    false,
+    'an earlier epoch too',
+  );
+  assert.equal(isInOrder(said, 'b.', marks({})), false);
+});
+
+test('under steady writes the first report that waits is not pushed out by later ones', () => {
+  const queue = new ReportQueue();
+  for (let number = 1; number <= 9; number += 1) {
+    queue.add(report('b.1', { 'b.1': [number, number * 10], 'a.1': [number, number] }));
+    // This node is always one frame behind what was said last.
+    queue.settle('b.', marks({ 'b.1': [number - 1, 1] }));
+    if (number > 1) assert.ok(queue.current !== null, `after ${number}`);
+  }
+  queue.settle('b.', marks({ 'b.1': [9, 90] }));
+  assert.equal(queue.current!.applied.get('b.1')!.number, 9, 'the last word counts in the end');
+});
+
+test('the stable stamp is the least over all members and all replicas', () => {
+  const stability = new Stability(0);
+  const own = report('a.1', { 'a.1': [5, 50], 'b.1': [4, 45] });
+  const cases: [string, (Report | null)[], number][] = [
+    ['alone', [], 45],
+    ['both know the same', [report('b.1', { 'a.1': [5, 50], 'b.1': [4, 45] })], 45],
+    ['the other is behind', [report('b.1', { 'a.1': [3, 30], 'b.1': [4, 45] })], 30],
+    ['the other knows nothing of a replica', [report('b.1', { 'b.1': [4, 45] })], 0],
+    [
+      'the other knows one that is unknown here',
+      [report('b.1', { 'a.1': [5, 50], 'b.1': [4, 45], 'c.1': [1, 10] })],
+      0,
+    ],
+    ['one has said nothing that counts', [report('b.1', { 'a.1': [5, 50], 'b.1': [4, 45] }), null], 0],
+  ];
+  for (const [what, others, stable] of cases) {
+    const known = what === 'alone' ? report('a.1', { 'a.1': [5, 50], 'b.1': [4, 45] }) : own;
+    // Alone, b is nobody's current replica; it is left out only after a second look.
+    assert.equal(stability.stamp(known, others, 0), stable, what);
+  }
+});
+
+test('a retired replica stops holding the stable stamp back when all have long agreed on it, and none holds a frame of it', () => {
+  const stability = new Stability(1_000);
+  const own = report('a.2', { 'a.1': [5, 50], 'a.2': [8, 200], 'b.1': [4, 190] });
+  const same = report('b.1', { 'a.1': [5, 50], 'a.2': [8, 200], 'b.1': [4, 190] });
+  const behind = report('b.1', { 'a.1': [4, 40], 'a.2': [8, 200], 'b.1': [4, 190] });
+  const holding = report('b.1', { 'a.1': [5, 50], 'a.2': [8, 200], 'b.1': [4, 190] }, [
+    { replica: 'a.1', first: 7, last: 7 },
+  ]);
+  assert.equal(stability.stamp(own, [same], 0), 50);
+  assert.equal(stability.stamp(own, [same], 999), 50, 'not long enough');
+  assert.equal(stability.stamp(own, [same], 1_000), 190);
+  assert.equal(stability.stamp(own, [behind], 2_000), 40, 'someone lost it again');
+  assert.equal(stability.stamp(own, [same], 2_500), 50, 'so the time begins anew');
+  assert.equal(stability.stamp(own, [same], 3_500), 190);
+  assert.equal(stability.stamp(own, [holding], 4_000), 50, 'a frame of it is held back');
+  assert.equal(stability.stamp(own, [holding], 9_000), 50);
+});
+
+test('when all replicas are settled, everything that was ever made is stable', () => {
+  const stability = new Stability(0);
+  const own = report('a.2', { 'a.1': [5, 50], 'b.1': [4, 45] });
+  const other = report('b.2', { 'a.1': [5, 50], 'b.1': [4, 45] });
+  stability.stamp(own, [other], 0);
+  assert.equal(stability.stamp(own, [other], 1), 50);
+  const more = report('b.2', { 'a.1': [5, 50], 'b.1': [4, 45], 'c.1': [1, 10] });
+  assert.equal(stability.stamp(own, [more], 2), 0, 'someone knows of one that is unknown here');
+});
+
+test('a floor is covered by whoever has applied all frames up to it', () => {
+  const covers = (applied: Marks, floor: number): boolean =>
+    coversFloor(marks(applied), [...marks({ 'a.1': [5, 50], 'b.1': [9, 90] }).values()], floor);
+  assert.equal(covers({}, 0), true, 'nothing was forgotten');
+  assert.equal(covers({}, 10), false);
+  assert.equal(covers({ 'a.1': [5, 50], 'b.1': [6, 60] }, 60), true);
+  assert.equal(covers({ 'a.1': [5, 50], 'b.1': [6, 60] }, 61), false);
+  assert.equal(covers({ 'a.1': [4, 40], 'b.1': [9, 90] }, 60), false, 'a frame under the floor is missing');
+});
+
+const heartbeat = (peer: string, more: Partial<Heartbeat> = {}): Heartbeat => ({
+  ...NOTHING_ELSE,
+  version: PROTOCOL_VERSION,
+  region: peer,
+  replica: `${peer}.1`,
+  rules: 'r',
+  applied: [],
+  born: 5,
+  ...more,
+});
+
+test('who was counted counts until it is forgotten, and again when it is born anew', () => {
+  const members = new Members({ members: ['away'], forgotten: [{ peerId: 'gone', born: 7 }] });
+  assert.deepEqual(
+    members.counted().map(({ peerId }) => peerId),
+    ['away'],
+  );
+  assert.equal(members.count('gone'), false, 'a member that was forgotten isn’t counted on hearsay');
+  assert.equal(members.isForgotten('gone', 7), true);
+  assert.equal(members.isForgotten('gone', 8), false);
+  members.heard('gone', heartbeat('gone', { born: 8 }), 1);
+  assert.equal(members.count('gone'), true);
+  assert.deepEqual(members.forgotten(), []);
+
+  assert.equal(members.forget({ peerId: 'gone', born: 7 }), false, 'an old word doesn’t concern it');
+  assert.equal(members.forget({ peerId: 'away', born: 9 }), true);
+  assert.equal(members.forget({ peerId: 'away', born: 9 }), false, 'it is known');
+  assert.deepEqual(
+    members.counted().map(({ peerId }) => peerId),
+    ['gone'],
+  );
+});
+
+test('what a member said before it was born anew does not count', () => {
+  const members = new Members();
+  const stability = new Stability(0);
+  const own = report('me.1', { 'me.1': [3, 30] });
+  members.heard('b', heartbeat('b', { applied: [{ replica: 'me.1', number: 3, stamp: 30 }] }), 1);
+  members.count('b');
+  const stable = (): number => members.stableStamp(stability, own, own.applied, 0);
+  assert.equal(stable(), 30);
+  members.heard('b', heartbeat('b', { born: 6 }), 2);
+  assert.equal(stable(), 0);
+});
+
+test('members and forgotten ones are bounded', () => {
+  const members = new Members();
+  for (let i = 0; i < MAX_MEMBERS; i += 1) assert.equal(members.count(`p${i}`), true);
+  assert.equal(members.isFull('one more'), true);
+  assert.equal(members.isFull('p3'), false);
+  assert.equal(members.count('one more'), false);
+  for (let i = 0; i < MAX_FORGOTTEN + 5; i += 1) members.forget({ peerId: `p${i}`, born: 1 });
+  assert.equal(members.forgotten().length, MAX_FORGOTTEN);
+  assert.equal(members.isForgotten('p0', 1), false, 'the oldest goes first');
+});
+
+test('notes survive the store, and damaged ones are refused', () => {
+  const notes = { born: 5, floor: 4096, members: ['a', 'b'], forgotten: [{ peerId: 'c', born: 3 }] };
+  assert.deepEqual(decodeNotes(encodeNotes(notes)), notes);
+  for (const damaged of ['', '\x90', '\x91\x01', encodeNotes(notes).slice(0, -1)])
+    assert.throws(() => decodeNotes(damaged as ByteString), { code: 'DECODE' });
+});
