@@ -172,7 +172,7 @@ export class NodeCore implements Engine {
       maxClockOffsetMs: options.maxClockOffsetMs,
       notes:
         facts.notes === null
-          ? { born: epochOf(replica), floor: 0, members: [], forgotten: [] }
+          ? { born: epochOf(replica), floor: new Map(), members: [], forgotten: [] }
           : decodeNotes(facts.notes),
       loading: () => this.#loading.status !== null,
       predecessor: predecessorOf(facts, mesh.self),

@@ -6,7 +6,14 @@ import type { AppliedMark } from '../src/store/store.js';
 import { Members } from '../src/sync/members.js';
 import { type Heartbeat, MAX_FORGOTTEN, MAX_MEMBERS, PROTOCOL_VERSION } from '../src/sync/messages.js';
 import { decodeNotes, encodeNotes } from '../src/sync/notes.js';
-import { coversFloor, isInOrder, type Report, ReportQueue, Stability } from '../src/sync/stability.js';
+import {
+  coversFloor,
+  isInOrder,
+  type Report,
+  ReportQueue,
+  Stability,
+  StableHistory,
+} from '../src/sync/stability.js';
 import { NOTHING_ELSE } from './support/heartbeat.js';
 
 type Marks = Readonly<Record<string, readonly [number: number, stamp: number]>>;
@@ -65,7 +72,7 @@ test('the stable stamp is the least over all members and all replicas', () => {
   for (const [what, others, stable] of cases) {
     const known = what === 'alone' ? report('a.1', { 'a.1': [5, 50], 'b.1': [4, 45] }) : own;
     // Alone, b is nobody's current replica; it is left out only after a second look.
-    assert.equal(stability.stamp(known, others, 0), stable, what);
+    assert.equal(stability.look(known, others, 0).stamp, stable, what);
   }
 });
 
@@ -77,34 +84,61 @@ test('a retired replica stops holding the stable stamp back when all have long a
   const holding = report('b.1', { 'a.1': [5, 50], 'a.2': [8, 200], 'b.1': [4, 190] }, [
     { replica: 'a.1', first: 7, last: 7 },
   ]);
-  assert.equal(stability.stamp(own, [same], 0), 50);
-  assert.equal(stability.stamp(own, [same], 999), 50, 'not long enough');
-  assert.equal(stability.stamp(own, [same], 1_000), 190);
-  assert.equal(stability.stamp(own, [behind], 2_000), 40, 'someone lost it again');
-  assert.equal(stability.stamp(own, [same], 2_500), 50, 'so the time begins anew');
-  assert.equal(stability.stamp(own, [same], 3_500), 190);
-  assert.equal(stability.stamp(own, [holding], 4_000), 50, 'a frame of it is held back');
-  assert.equal(stability.stamp(own, [holding], 9_000), 50);
+  assert.equal(stability.look(own, [same], 0).stamp, 50);
+  assert.equal(stability.look(own, [same], 999).stamp, 50, 'not long enough');
+  assert.equal(stability.look(own, [same], 1_000).stamp, 190);
+  assert.equal(stability.look(own, [behind], 2_000).stamp, 40, 'someone lost it again');
+  assert.equal(stability.look(own, [same], 2_500).stamp, 50, 'so the time begins anew');
+  assert.equal(stability.look(own, [same], 3_500).stamp, 190);
+  assert.equal(stability.look(own, [holding], 4_000).stamp, 50, 'a frame of it is held back');
+  assert.equal(stability.look(own, [holding], 9_000).stamp, 50);
 });
 
 test('when all replicas are settled, everything that was ever made is stable', () => {
   const stability = new Stability(0);
   const own = report('a.2', { 'a.1': [5, 50], 'b.1': [4, 45] });
   const other = report('b.2', { 'a.1': [5, 50], 'b.1': [4, 45] });
-  stability.stamp(own, [other], 0);
-  assert.equal(stability.stamp(own, [other], 1), 50);
+  stability.look(own, [other], 0).stamp;
+  assert.equal(stability.look(own, [other], 1).stamp, 50);
   const more = report('b.2', { 'a.1': [5, 50], 'b.1': [4, 45], 'c.1': [1, 10] });
-  assert.equal(stability.stamp(own, [more], 2), 0, 'someone knows of one that is unknown here');
+  assert.equal(stability.look(own, [more], 2).stamp, 0, 'someone knows of one that is unknown here');
 });
 
-test('a floor is covered by whoever has applied all frames up to it', () => {
-  const covers = (applied: Marks, floor: number): boolean =>
-    coversFloor(marks(applied), [...marks({ 'a.1': [5, 50], 'b.1': [9, 90] }).values()], floor);
-  assert.equal(covers({}, 0), true, 'nothing was forgotten');
-  assert.equal(covers({}, 10), false);
-  assert.equal(covers({ 'a.1': [5, 50], 'b.1': [6, 60] }, 60), true);
-  assert.equal(covers({ 'a.1': [5, 50], 'b.1': [6, 60] }, 61), false);
-  assert.equal(covers({ 'a.1': [4, 40], 'b.1': [9, 90] }, 60), false, 'a frame under the floor is missing');
+test('the stable numbers are what every member has of each replica', () => {
+  const own = report('a.1', { 'a.1': [5, 50], 'b.1': [4, 45] });
+  const other = report('b.1', { 'a.1': [3, 30], 'b.1': [6, 60], 'c.1': [2, 10] });
+  assert.deepEqual(
+    new Stability(0).look(own, [other], 0).numbers,
+    new Map([
+      ['a.1', 3],
+      ['b.1', 4],
+      ['c.1', 0],
+    ]),
+  );
+});
+
+test('only what has been stable for the time of grace may be forgotten', () => {
+  const history = new StableHistory(800);
+  const at = (nowMs: number): number => history.add({ stamp: nowMs, numbers: new Map() }, nowMs).stamp;
+  for (let nowMs = 1_000; nowMs < 1_800; nowMs += 50) assert.equal(at(nowMs), 0);
+  for (let nowMs = 1_800; nowMs < 9_000; nowMs += 50) {
+    const stamp = at(nowMs);
+    assert.ok(stamp <= nowMs - 800 && stamp >= nowMs - 1_000, `${stamp} at ${nowMs}`);
+  }
+  history.clear();
+  assert.equal(at(9_000), 0);
+  assert.equal(new StableHistory(0).add({ stamp: 7, numbers: new Map() }, 5).stamp, 7);
+});
+
+test('a floor is covered by whoever has applied those frames', () => {
+  const floor = new Map([
+    ['a.1', 5],
+    ['b.1', 6],
+  ]);
+  assert.equal(coversFloor(marks({}), new Map()), true, 'nothing was forgotten');
+  assert.equal(coversFloor(marks({}), floor), false);
+  assert.equal(coversFloor(marks({ 'a.1': [5, 50], 'b.1': [6, 60] }), floor), true);
+  assert.equal(coversFloor(marks({ 'a.1': [9, 90], 'b.1': [5, 50] }), floor), false);
 });
 
 const heartbeat = (peer: string, more: Partial<Heartbeat> = {}): Heartbeat => ({
@@ -146,7 +180,7 @@ test('what a member said before it was born anew does not count', () => {
   const own = report('me.1', { 'me.1': [3, 30] });
   members.heard('b', heartbeat('b', { applied: [{ replica: 'me.1', number: 3, stamp: 30 }] }), 1);
   members.count('b');
-  const stable = (): number => members.stableStamp(stability, own, own.applied, 0);
+  const stable = (): number => members.stable(stability, own, own.applied, 0).stamp;
   assert.equal(stable(), 30);
   members.heard('b', heartbeat('b', { born: 6 }), 2);
   assert.equal(stable(), 0);
@@ -164,7 +198,12 @@ test('members and forgotten ones are bounded', () => {
 });
 
 test('notes survive the store, and damaged ones are refused', () => {
-  const notes = { born: 5, floor: 4096, members: ['a', 'b'], forgotten: [{ peerId: 'c', born: 3 }] };
+  const notes = {
+    born: 5,
+    floor: new Map([['a.1', 3]]),
+    members: ['a', 'b'],
+    forgotten: [{ peerId: 'c', born: 3 }],
+  };
   assert.deepEqual(decodeNotes(encodeNotes(notes)), notes);
   for (const damaged of ['', '\x90', '\x91\x01', encodeNotes(notes).slice(0, -1)])
     assert.throws(() => decodeNotes(damaged as ByteString), { code: 'DECODE' });

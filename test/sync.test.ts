@@ -332,7 +332,7 @@ test('a frame that can never be merged is not fetched without end: states lead p
     heldBackBytes: 1 << 20,
     antiEntropyMs: 86_400_000,
     tombstoneGraceMs: 0,
-    notes: { born: 0, floor: 0, members: [], forgotten: [] },
+    notes: { born: 0, floor: new Map(), members: [], forgotten: [] },
     predecessor: null,
     onEveryoneHas: () => {},
     onOutcast: () => {},

@@ -19,20 +19,19 @@ import type { Replica } from '../replica/replica.js';
 import { keySlot, SLOTS } from '../store/slots.js';
 import type { Store } from '../store/store.js';
 import type { Timers } from '../timers.js';
+import type { Stable } from './stability.js';
 
 export interface ForgetterOptions {
   readonly replica: Pick<Replica, 'merge' | 'submit' | 'available' | 'id' | 'applied'>;
   readonly store: Pick<Store, 'slotHeaders'>;
   readonly timers: Timers;
   readonly logger: Logger;
-  /** The stable stamp now. */
-  readonly stable: () => Stamp;
+  /** What has been stable for long enough. */
+  readonly stable: () => Stable;
   /** How many members sweep before this one does. */
   readonly turn: () => number;
-  /** Stores that something may be forgotten up to this stamp. Called before that is done; nothing is when it rejects. */
-  readonly raiseFloor: (stable: Stamp) => Promise<void>;
-  /** How old what is forgotten must be, at least: a store that loses its last moments then needs nothing that is forgotten. */
-  readonly graceMs: number;
+  /** Stores that something may be forgotten that was stable then. Called before that is done; nothing is when it rejects. */
+  readonly raiseFloor: (stable: Stable) => Promise<void>;
   /** How long a member waits for the one before it to sweep. */
   readonly turnMs: number;
 }
@@ -84,14 +83,14 @@ export class Forgetter {
 
   /** Visits slots that are due, unless it is at it already. Never rejects: what fails is tried again with the next round. */
   async round(): Promise<void> {
-    const { replica, timers, graceMs } = this.#options;
+    const { replica } = this.#options;
     if (this.#running || !replica.available) return;
-    const stable = Math.min(this.#options.stable(), Math.max(0, stampAt(timers.now() - graceMs)));
-    if (stable === 0) return;
+    const stable = this.#options.stable();
+    if (stable.stamp === 0) return;
     this.#running = true;
     try {
       for (let visits = 0; visits < MAX_VISITS; visits += READ_SLOTS) {
-        const slots = this.#dueSlots(stable);
+        const slots = this.#dueSlots(stable.stamp);
         if (slots.length === 0 || !(await this.#visit(slots, stable))) return;
       }
     } finally {
@@ -110,7 +109,7 @@ export class Forgetter {
   }
 
   /** Says whether it went through. */
-  async #visit(slots: readonly number[], stable: Stamp): Promise<boolean> {
+  async #visit(slots: readonly number[], stable: Stable): Promise<boolean> {
     // What is committed from here on lowers them again.
     for (const slot of slots) this.#due[slot] = Number.POSITIVE_INFINITY;
     try {
@@ -118,11 +117,11 @@ export class Forgetter {
       const forget: ByteString[] = [];
       const sweep: ByteString[] = [];
       for (const [i, headers] of found.entries()) {
-        for (const [key, header] of headers) this.#judge(slots[i]!, key, header, stable, forget, sweep);
+        for (const [key, header] of headers) this.#judge(slots[i]!, key, header, stable.stamp, forget, sweep);
       }
       if (forget.length > 0) await this.#options.raiseFloor(stable);
-      await this.#forget(forget, stable);
-      await this.#sweep(sweep, stable);
+      await this.#forget(forget, stable.stamp);
+      await this.#sweep(sweep, stable.stamp);
       return true;
     } catch (error) {
       for (const slot of slots) this.#due[slot] = 0;

@@ -6,13 +6,12 @@
  * forgotten that it still has. Only an operator's word ends that ({@link Members.forget}).
  */
 import type { ReplicaId } from '../../crdts/dot.js';
-import type { Stamp } from '../../crdts/stamp.js';
 import { replicaHash } from '../mesh/identity.js';
 import type { PeerId } from '../mesh/mesh.js';
 import type { AppliedMark } from '../store/store.js';
 import { ClockOffset } from './clock-offset.js';
 import { type Forgotten, type Heartbeat, type HeldRange, MAX_FORGOTTEN, MAX_MEMBERS } from './messages.js';
-import { type Report, ReportQueue, type Stability } from './stability.js';
+import { type Report, ReportQueue, type Stability, type Stable } from './stability.js';
 
 /** What is known of one other member. */
 export interface Member {
@@ -153,18 +152,18 @@ export class Members {
     return true;
   }
 
-  /** The stamp up to which all that count have applied everything; see stability.ts. */
-  stableStamp(
+  /** What all that count have applied; see stability.ts. */
+  stable(
     stability: Stability,
     own: Report,
     applied: ReadonlyMap<ReplicaId, AppliedMark>,
     nowMs: number,
-  ): Stamp {
+  ): Stable {
     const reports = this.counted().map(({ peerId, reports: queue }) => {
       queue.settle(`${replicaHash(peerId)}.`, applied);
       return queue.current;
     });
-    return stability.stamp(own, reports, nowMs);
+    return stability.look(own, reports, nowMs);
   }
 
   /** The region of a replica: of a member that goes by it now, or went by another epoch of the same identity. */

@@ -136,6 +136,21 @@ export function forgottenFromWire(wire: unknown): Forgotten[] {
   }));
 }
 
+/** A floor as [replica, number, …]. */
+export function floorToWire(floor: ReadonlyMap<ReplicaId, number>): unknown[] {
+  return [...floor].flat();
+}
+
+/** Throws DecodeError unless the tree is a floor. */
+export function floorFromWire(wire: unknown): Map<ReplicaId, number> {
+  return new Map(
+    groups(wire, 2, WIRE_LIMITS.replicas, 'floor').map(([replica, number]) => [
+      label(replica, 'replica id'),
+      count(number),
+    ]),
+  );
+}
+
 function groups(wire: unknown, size: number, most: number, what: string): unknown[][] {
   const flat = asArray(wire, what, size * most);
   if (flat.length % size !== 0) throw new DecodeError(`${what} are not in groups of ${size}`);

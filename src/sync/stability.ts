@@ -60,6 +60,17 @@ export class ReportQueue {
   }
 }
 
+/** What all members have applied: the stamp up to which, and which frames. */
+export interface Stable {
+  /** 0 = nothing is stable. */
+  readonly stamp: Stamp;
+  /** Replica → the number of the last frame that all have; that includes every frame up to the stamp. */
+  readonly numbers: ReadonlyMap<ReplicaId, number>;
+}
+
+/** Nothing is stable. */
+export const NOTHING_STABLE: Stable = { stamp: 0, numbers: new Map() };
+
 export class Stability {
   readonly #retiredAfterMs: number;
   /** Since when all agree on a retired replica, and on which frame. */
@@ -70,17 +81,25 @@ export class Stability {
     this.#retiredAfterMs = retiredAfterMs;
   }
 
-  /** The stable stamp, given this node's own report and those of all other members; null = one has said nothing that counts. 0 = nothing is stable. */
-  stamp(own: Report, others: readonly (Report | null)[], nowMs: number): Stamp {
+  /** What is stable, given this node's own report and those of all other members; null = one has said nothing that counts. */
+  look(own: Report, others: readonly (Report | null)[], nowMs: number): Stable {
     const reports = [own];
     for (const report of others) {
-      if (report === null) return 0;
+      if (report === null) return NOTHING_STABLE;
       reports.push(report);
     }
+    const known = new Set(reports.flatMap(({ applied }) => [...applied.keys()]));
+    const numbers = new Map<ReplicaId, number>();
+    for (const replica of known)
+      numbers.set(replica, Math.min(...reports.map(({ applied }) => applied.get(replica)?.number ?? 0)));
+    return { stamp: this.#stamp(reports, nowMs), numbers };
+  }
+
+  #stamp(reports: readonly Report[], nowMs: number): Stamp {
     const ignored = this.#settledReplicas(reports, nowMs);
     // All that was ever made is known to all, and every clock is past it.
     if (reports.every(({ applied }) => [...applied.keys()].every((replica) => ignored.has(replica))))
-      return Math.max(0, ...[...own.applied.values()].map(({ stamp }) => stamp));
+      return Math.max(0, ...[...reports[0]!.applied.values()].map(({ stamp }) => stamp));
     return stableStamp(
       reports.map(({ applied }) => {
         const stamps = new Map<ReplicaId, Stamp>();
@@ -112,14 +131,41 @@ export class Stability {
   }
 }
 
-/** What was applied up to a floor: says whether `applied` holds all frames up to that stamp of the replicas that `known` knows. */
-export function coversFloor(
-  applied: ReadonlyMap<ReplicaId, AppliedMark>,
-  known: Iterable<AppliedMark>,
-  floor: Stamp,
-): boolean {
-  for (const { replica, stamp } of known) {
-    if ((applied.get(replica)?.stamp ?? 0) < Math.min(stamp, floor)) return false;
+/** What has been stable for a while, as it was then. */
+export class StableHistory {
+  readonly #graceMs: number;
+  /** In the order of time; the first is old enough, or the only one that may become so. */
+  #looks: { readonly atMs: number; readonly stable: Stable }[] = [];
+
+  /** @param graceMs how long */
+  constructor(graceMs: number) {
+    this.#graceMs = graceMs;
   }
+
+  /** Takes in what is stable now, and gives what has been for long enough. */
+  add(stable: Stable, nowMs: number): Stable {
+    const last = this.#looks.at(-1);
+    if (last === undefined || nowMs - last.atMs >= this.#graceMs / HISTORY)
+      this.#looks.push({ atMs: nowMs, stable });
+    while (this.#looks.length > 1 && this.#looks[1]!.atMs <= nowMs - this.#graceMs) this.#looks.shift();
+    const first = this.#looks[0]!;
+    return first.atMs <= nowMs - this.#graceMs ? first.stable : NOTHING_STABLE;
+  }
+
+  /** What was stable before is of no use: the store was away. */
+  clear(): void {
+    this.#looks = [];
+  }
+}
+
+/** How many looks a grace period is followed by. */
+const HISTORY = 8;
+
+/** Says whether all that was stable when something was forgotten has been applied. */
+export function coversFloor(
+  applied: ReadonlyMap<ReplicaId, { readonly number: number }>,
+  floor: ReadonlyMap<ReplicaId, number>,
+): boolean {
+  for (const [replica, number] of floor) if ((applied.get(replica)?.number ?? 0) < number) return false;
   return true;
 }

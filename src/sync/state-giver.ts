@@ -1,7 +1,7 @@
 /** State giver: answers the three requests of a state transfer (state-messages.ts), holding one message in memory at a time. */
 import type { ByteString } from '../../crdts/bytes.js';
+import type { ReplicaId } from '../../crdts/dot.js';
 import type { KeyState } from '../../crdts/key-state.js';
-import type { Stamp } from '../../crdts/stamp.js';
 import { PeerError } from '../errors.js';
 import type { AppliedMark, Store } from '../store/store.js';
 import { digestOf, headersOf, readStates, recordOf } from './key-digests.js';
@@ -29,8 +29,8 @@ export interface Giver extends BigSets {
   readonly store: Store;
   /** The applied marks of this moment. */
   readonly marks: () => Iterable<AppliedMark>;
-  /** The greatest stable stamp at which anything was forgotten. Default: 0. */
-  readonly floor?: Stamp;
+  /** What all members had applied when something was last forgotten. Default: nothing was. */
+  readonly floor?: ReadonlyMap<ReplicaId, number>;
   /** Names the data: another one when the store has lost some. */
   readonly token: string;
 }
@@ -45,7 +45,7 @@ export async function* giveState(giver: Giver, body: Uint8Array): AsyncGenerator
       marks,
       keys: await giver.store.count(),
       token: giver.token,
-      floor: giver.floor ?? 0,
+      floor: giver.floor ?? new Map(),
     });
     yield encodeSlotDigests(await giver.store.digests());
     return;

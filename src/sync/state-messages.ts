@@ -11,6 +11,7 @@
  */
 import type { ByteString } from '../../crdts/bytes.js';
 import { DIGEST_MODULUS } from '../../crdts/digest.js';
+import type { ReplicaId } from '../../crdts/dot.js';
 import { isStamp, type Stamp } from '../../crdts/stamp.js';
 import { asArray, WireReader, WireWriter } from '../../crdts/wire.js';
 import { DecodeError } from '../errors.js';
@@ -18,7 +19,7 @@ import { pack, unpack } from '../replica/msgpack.js';
 import { SLOTS } from '../store/slots.js';
 import type { AppliedMark } from '../store/store.js';
 import { COARSE, FINE_PER_COARSE } from './member-buckets.js';
-import { count, marksFromWire, marksToWire } from './messages.js';
+import { count, floorFromWire, floorToWire, marksFromWire, marksToWire } from './messages.js';
 import { fields, packRecords, requireAscending, unpackRecords } from './packed.js';
 
 /** What comes first in the answer to a request for digests. */
@@ -27,24 +28,28 @@ export interface StateHead {
   readonly marks: readonly AppliedMark[];
   /** Keys that it has, about. */
   readonly keys: number;
-  /** The greatest stable stamp at which the giver has forgotten anything. */
-  readonly floor: Stamp;
+  /** What all members had applied when the giver last forgot something: replica → number. */
+  readonly floor: ReadonlyMap<ReplicaId, number>;
   /** Names the giver's data as they are; a request with another one is refused, since the marks might not be true of them any more. */
   readonly token: string;
 }
 
 /** Positional, and open to more fields behind. */
 export function encodeStateHead(
-  { marks, keys, token, floor }: Omit<StateHead, 'floor'> & { readonly floor?: Stamp },
+  { marks, keys, token, floor }: Omit<StateHead, 'floor'> & { readonly floor?: StateHead['floor'] },
   ...more: unknown[]
 ): Uint8Array {
-  return pack([marksToWire(marks), keys, token, floor ?? 0, ...more]);
+  return pack([marksToWire(marks), keys, token, floorToWire(floor ?? new Map()), ...more]);
 }
 
 export function decodeStateHead(bytes: Uint8Array): StateHead {
   const head = fields(unpack(bytes), 'head of a state transfer', 4);
-  if (!isStamp(head[3])) throw new DecodeError('the head of a state transfer has no floor');
-  return { marks: marksFromWire(head[0]), keys: count(head[1]), token: tokenOf(head[2]), floor: head[3] };
+  return {
+    marks: marksFromWire(head[0]),
+    keys: count(head[1]),
+    token: tokenOf(head[2]),
+    floor: floorFromWire(head[3]),
+  };
 }
 
 /** The digest of one key: a hash of the key, and its live data's digest (0 = dead). */

@@ -111,7 +111,7 @@ class Pull {
   readonly #touched: TouchedKeys;
   readonly #big: { readonly bigSetMembers: number };
   readonly #assembly: SetAssembly;
-  #head: StateHead = { marks: [], keys: 0, token: '', floor: 0 };
+  #head: StateHead = { marks: [], keys: 0, token: '', floor: new Map() };
   #since: Stamp | null = null;
   /** Keys that may come. */
   #mostKeys = 0;

@@ -44,7 +44,7 @@ import {
 import { encodeNotes, type Notes } from './notes.js';
 import { toPieces } from './pieces.js';
 import { MAX_QUEUED_MERGES, Repairs } from './repairs.js';
-import { Stability } from './stability.js';
+import { Stability, type Stable, StableHistory } from './stability.js';
 import { type TransferProgress, Transfers } from './transfers.js';
 
 export interface SyncOptions {
@@ -110,7 +110,8 @@ export class Sync implements MeshHandlers {
   #born: number;
   #predecessor: PeerId | null;
   readonly #startedAtMs: number;
-  #floor: Stamp;
+  #floor: ReadonlyMap<ReplicaId, number>;
+  readonly #history: StableHistory;
   /** The notes that are stored, or on their way. */
   #noted = '' as ByteString;
   #noting: Promise<void> = Promise.resolve();
@@ -129,6 +130,7 @@ export class Sync implements MeshHandlers {
     this.#predecessor = options.predecessor;
     this.#startedAtMs = options.timers.now();
     this.#floor = options.notes.floor;
+    this.#history = new StableHistory(options.tombstoneGraceMs);
     this.#stability = new Stability(options.tombstoneGraceMs);
     this.#delivery = new CausalDelivery(options.heldBackBytes, (stamp) => options.clock.isAhead(stamp));
     this.#recent = new RecentFrames(options.recentFramesBytes);
@@ -144,11 +146,7 @@ export class Sync implements MeshHandlers {
     this.#transfers = new Transfers({
       ...shared,
       floor: () => this.#floor,
-      onOutdated: (peer, floor) =>
-        this.#outcast(
-          `${peer} has forgotten deletions, up to stamp ${floor}, that this node has not seen`,
-          -1,
-        ),
+      onOutdated: (peer) => this.#outcast(`${peer} has forgotten deletions that this node has not seen`, -1),
       onMarks: (marks) => {
         this.#delivery.raise(marks);
         this.#drain();
@@ -174,10 +172,9 @@ export class Sync implements MeshHandlers {
     });
     this.#forgetter = new Forgetter({
       ...options,
-      stable: () => this.stableStamp(),
+      stable: () => this.#history.add(this.#stable(), options.timers.now()),
       turn: () => this.members.present().filter(({ peerId }) => peerId < options.mesh.self).length,
-      raiseFloor: (floor) => this.#raiseFloor(floor),
-      graceMs: options.tombstoneGraceMs,
+      raiseFloor: ({ numbers }) => this.#raiseFloor(numbers),
       turnMs: SWEEP_TURN_HEARTBEATS * options.heartbeatMs,
     });
     this.#clockWatch = new ClockWatch({
@@ -196,9 +193,13 @@ export class Sync implements MeshHandlers {
 
   /** The stamp up to which every member has applied every replica. */
   stableStamp(): Stamp {
+    return this.#stable().stamp;
+  }
+
+  #stable(): Stable {
     const { replica, timers } = this.#options;
     const own = { replica: replica.id, applied: replica.applied, held: this.#delivery.held() };
-    return this.members.stableStamp(this.#stability, own, replica.applied, timers.now());
+    return this.members.stable(this.#stability, own, replica.applied, timers.now());
   }
 
   /** How far forgetting is, and whom it waits for. */
@@ -637,7 +638,7 @@ export class Sync implements MeshHandlers {
   returned(born: number | null): void {
     if (born !== null) {
       this.#born = Math.max(born, this.#outcastBound + 1);
-      this.#floor = 0;
+      this.#floor = new Map();
       this.#outcastBound = -1;
       this.members.forgiveAll();
     }
@@ -660,8 +661,11 @@ export class Sync implements MeshHandlers {
     replica.submit({ needs: [], run: (tx) => tx.beat() }, () => {});
   }
 
-  async #raiseFloor(floor: Stamp): Promise<void> {
-    this.#floor = Math.max(this.#floor, floor);
+  async #raiseFloor(numbers: ReadonlyMap<ReplicaId, number>): Promise<void> {
+    const floor = new Map(this.#floor);
+    for (const [replica, number] of numbers)
+      if (number > (floor.get(replica) ?? 0)) floor.set(replica, number);
+    this.#floor = floor;
     this.#remember();
     await this.#noting;
   }

@@ -4,7 +4,8 @@
  * A transfer is begun by whoever is behind by more than frames can bring (repairs.ts), and at intervals with a random member, to find
  * what no frame told of.
  */
-import type { HybridClock, Stamp } from '../../crdts/stamp.js';
+import type { ReplicaId } from '../../crdts/dot.js';
+import type { HybridClock } from '../../crdts/stamp.js';
 import { DecodeError, PeerError } from '../errors.js';
 import type { Mesh, PeerId } from '../mesh/mesh.js';
 import type { Logger } from '../options.js';
@@ -42,10 +43,10 @@ export interface TransfersOptions {
   readonly antiEntropyMs: number;
   /** Sets of at least so many members are compared by their members' buckets. Default: 1,024. */
   readonly bigSetMembers?: number;
-  /** The greatest stable stamp at which anything was forgotten here. */
-  readonly floor: () => Stamp;
+  /** What all members had applied when something was last forgotten here: replica → number. */
+  readonly floor: () => ReadonlyMap<ReplicaId, number>;
   /** What is here is too old to be merged with what others have: they have forgotten what was deleted of it. */
-  readonly onOutdated: (peer: PeerId, floor: Stamp) => void;
+  readonly onOutdated: (peer: PeerId) => void;
   readonly stopped: AbortSignal;
   /** Members that can be asked. */
   readonly present: () => readonly Member[];
@@ -175,15 +176,13 @@ export class Transfers {
    */
   #checkFloor(peer: PeerId, head: StateHead, complete: boolean): void {
     const { replica, floor, onOutdated } = this.#options;
-    if (this.#options.clock.isAhead(head.floor))
-      throw new PeerError(`${peer} has forgotten things of the future: check its clock`);
     const theirs = new Map(head.marks.map((mark) => [mark.replica, mark]));
-    if (!coversFloor(theirs, replica.applied.values(), floor()))
+    if (!coversFloor(theirs, floor()))
       throw new PeerError(`${peer} is behind what was forgotten here: it must catch up first`);
     // What this node has from before it had applied anything came while the others counted it, so they have forgotten nothing since.
     const fresh = [...replica.applied.keys()].every((id) => id === replica.id);
-    if (fresh || coversFloor(replica.applied, head.marks, head.floor)) return;
-    if (complete) onOutdated(peer, head.floor);
+    if (fresh || coversFloor(replica.applied, head.floor)) return;
+    if (complete) onOutdated(peer);
     throw new PeerError(`this node is behind what ${peer} has forgotten: it must catch up first`);
   }
 
