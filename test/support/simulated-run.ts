@@ -1,6 +1,6 @@
 /** One run of a simulation: a whole mesh on virtual time and a hostile network, with the troubles that are asked for. */
 import { LoopbackNetwork } from '../../src/mesh/loopback.js';
-import type { NodeOptions } from '../../src/options.js';
+import { type NodeOptions, silentLogger } from '../../src/options.js';
 import { type CommitFault, MemoryStore } from '../../src/store/memory.js';
 import { MemoryDataset } from '../../src/store/memory-dataset.js';
 import type { Timers } from '../../src/timers.js';
@@ -57,6 +57,8 @@ export async function simulate(seed: number, troubles: Troubles): Promise<void> 
   const backups = new Map<string, MemoryDataset>();
   /** What each store held a moment ago. */
   const tails = new Map<string, MemoryDataset>();
+  /** Regions that had to begin anew. */
+  const dropped: string[] = [];
   let faulty = troubles.storeFaults === true;
   const fault = (): CommitFault | null => {
     if (!faulty || !random.chance(3)) return null;
@@ -64,7 +66,13 @@ export async function simulate(seed: number, troubles: Troubles): Promise<void> 
   };
   const simulation = new Simulation({
     node: {
-      ...(process.env.SIMULATE_LOG === undefined ? {} : { logger: console }),
+      logger: {
+        ...(process.env.SIMULATE_LOG === undefined ? silentLogger : console),
+        error(fields, message) {
+          if (process.env.SIMULATE_LOG !== undefined) console.error(fields, message);
+          if (message.includes('data is dropped')) dropped.push(JSON.stringify(fields));
+        },
+      },
       // A region that refuses while it loads has fewer stories to tell.
       whileLoading: seed % 4 === 0 ? 'refuse' : 'serve',
       ...troubles.node,
@@ -157,6 +165,8 @@ export async function simulate(seed: number, troubles: Troubles): Promise<void> 
   // Every expiry has come, by all clocks.
   await timers.advance(5_000 + Math.max(0, ...Object.values(aheadMs)));
   await timers.runToEnd(simulation.check());
+  if (troubles.outcasts !== true && troubles.lostData === undefined && dropped.length > 0)
+    throw new Error(`data was dropped without need: ${dropped.join(' ')}`);
   if (troubles.forgets === true) {
     const forgottenMs = timers.now() + 120_000;
     for (let left = 1; left > 0; ) {
