@@ -12,10 +12,11 @@ import type { DocumentOptions, Merged } from './document-options.js';
 import { type DeltaMark, readSnapshot, writeSnapshot } from './document-snapshot.js';
 import type { ReplicaId, Site } from './dot.js';
 import { ArgumentError, DecodeError, InvariantError, MeshError } from './errors.js';
-import { type PlainFrame, readFrameBytes } from './frame-bytes.js';
+import { type ByteFrame, readFrameBytes } from './frame-bytes.js';
 import { type FrameContent, readFrame, writeFrame } from './frame-wire.js';
 import { appendKeyDelta, type KeyState } from './key-state.js';
-import { KeyTable } from './key-table.js';
+import { type Delta, KeyTable } from './key-table.js';
+import { PlainWrite } from './plain-write.js';
 import { UNLOADED } from './register.js';
 import { HybridClock, type Stamp, stampMs } from './stamp.js';
 import { WireWriter } from './wire.js';
@@ -28,7 +29,7 @@ export class NotReadyError extends MeshError {
 }
 
 /** A frame that was read, from a tree or from bytes. */
-type Frame = FrameContent | PlainFrame;
+type Frame = FrameContent | ByteFrame;
 
 /** Key states and their deltas. Part of a document; use that (document.ts). */
 export class DeltaExchange {
@@ -105,7 +106,7 @@ export class DeltaExchange {
   }
 
   #merge(frame: Frame): Merged {
-    if (!('writes' in frame)) requireValues(frame);
+    requireValues(deltasOf(frame));
     if (frame.number <= this.#numberOf(frame.replica)) {
       this.#release();
       return 'known';
@@ -191,12 +192,7 @@ export class DeltaExchange {
     this.#close();
     this.#clock.observe(stamp);
     const changed: ByteString[] = [];
-    const told = this.#onChange !== undefined;
-    if ('writes' in frame) {
-      for (const write of frame.writes) if (this.keys.joinWrite(write) && told) changed.push(write.key);
-    } else {
-      for (const [key, delta] of frame.keys) if (this.keys.join(key, delta) && told) changed.push(key);
-    }
+    this.keys.joinAll(deltasOf(frame), this.#onChange === undefined ? null : changed);
     this.merged.set(replica, { number, stamp });
     for (const key of changed) this.#onChange?.({ key, replica });
   }
@@ -217,10 +213,15 @@ export class DeltaExchange {
 }
 
 /** A node whose value expired in its store may send a write without its bytes; here nobody could supply them. */
-function requireValues({ keys }: FrameContent): void {
-  for (const [, { string }] of keys) {
-    if (string?.register.value === UNLOADED) throw new DecodeError('a write came without its value');
+function requireValues(deltas: readonly Delta[]): void {
+  for (const delta of deltas) {
+    if (!(delta instanceof PlainWrite) && delta[1].string?.register.value === UNLOADED)
+      throw new DecodeError('a write came without its value');
   }
+}
+
+function deltasOf(frame: Frame): readonly Delta[] {
+  return 'deltas' in frame ? frame.deltas : frame.keys;
 }
 
 function reused(replica: ReplicaId): InvariantError {

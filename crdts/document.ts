@@ -189,8 +189,9 @@ export class Document {
   }
 
   /**
-   * Merges a delta from its msgpack bytes, faster than {@link merge} does from the tree: what simple writes say is read from the bytes
-   * themselves, all else by `unpack`, your msgpack library's. Throws what {@link merge} and `unpack` throw.
+   * Merges a delta from its msgpack bytes, faster than {@link merge} does from the tree: simple writes and members of sets are read from
+   * the bytes themselves, all else by `unpack`, your msgpack library's, which is given the whole or a key of it. Throws what {@link merge}
+   * and `unpack` throw.
    */
   mergeBytes(bytes: Uint8Array, unpack: (bytes: Uint8Array) => unknown): Merged {
     return this.#exchange.mergeBytes(bytes, unpack);

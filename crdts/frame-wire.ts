@@ -88,10 +88,11 @@ export function readFrameHead(
 }
 
 function readKeys(list: unknown, stamp: Stamp, reader: WireReader): [ByteString, KeyState][] {
-  const keys: [ByteString, KeyState][] = [];
-  for (const item of asArray(list, 'keys of a frame')) {
-    const wire = asArray(item, 'key of a frame');
-    keys.push([reader.bytes(wire[0]), readKeyState(wire, 1, stamp, reader)]);
-  }
-  return keys;
+  return asArray(list, 'keys of a frame').map((item) => readKey(item, stamp, reader));
+}
+
+/** Reads and checks a key of a frame, and its delta. Throws DecodeError as {@link readFrame} does. */
+export function readKey(item: unknown, stamp: Stamp, reader: WireReader): [ByteString, KeyState] {
+  const wire = asArray(item, 'key of a frame');
+  return [reader.bytes(wire[0]), readKeyState(wire, 1, stamp, reader)];
 }

@@ -95,6 +95,9 @@ function joinDots(
   theirContext: ReadonlyMap<ReplicaId, Stamp>,
 ): Dots {
   if (mine === theirs) return mine;
+  // The usual case: a member that is new.
+  if (mine.length === 0 && theirs.length === 1 && !covers(myContext, theirs[0]!.replica, theirs[0]!.stamp))
+    return theirs;
   const kept: Dot[] = [];
   for (let i = 0, j = 0; i < mine.length || j < theirs.length; ) {
     const a = mine[i];
@@ -109,13 +112,9 @@ function joinDots(
   return sameDots(kept, mine) ? mine : sameDots(kept, theirs) ? theirs : kept;
 }
 
-function sameDot(a: Dot, b: Dot): boolean {
-  return a.stamp === b.stamp && a.replica === b.replica;
-}
-
 /** Says whether two lists hold the same dots. */
 export function sameDots(a: Dots, b: Dots): boolean {
-  return a === b || (a.length === b.length && a.every((dot, i) => sameDot(dot, b[i]!)));
+  return a === b || compareDotLists(a, b) === 0;
 }
 
 /**
