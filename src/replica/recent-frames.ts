@@ -34,10 +34,13 @@ export class RecentFrames {
     }
   }
 
-  /** Forgets all frames. */
-  clear(): void {
-    this.#frames.clear();
-    this.#bytes = 0;
+  /** Forgets the frames of all replicas but one; null: of all. */
+  keepOnly(replica: ReplicaId | null): void {
+    for (const [name, bytes] of this.#frames) {
+      if (replica !== null && name.startsWith(`${replica} `)) continue;
+      this.#frames.delete(name);
+      this.#bytes -= bytes.length;
+    }
   }
 
   get(replica: ReplicaId, number: number): Uint8Array | undefined {

@@ -19,7 +19,7 @@ import { decodeFrame, type Frame } from '../replica/frame.js';
 import type { KeyChange } from '../replica/key-change.js';
 import { RecentFrames } from '../replica/recent-frames.js';
 import type { Replica } from '../replica/replica.js';
-import { epochAt } from '../replica-identity.js';
+import { epochAt, epochOf } from '../replica-identity.js';
 import type { AppliedMark, Store } from '../store/store.js';
 import type { Cancel, Timers } from '../timers.js';
 import { AppliedWaiters } from './applied-waiters.js';
@@ -613,8 +613,10 @@ export class Sync implements MeshHandlers {
       throw new PeerError(`${from} is refused: ${reason}`);
     }
     if (outcast) {
-      // What only this node had was written without the others waiting for it: merging it could bring back what they have deleted.
-      this.#recent.clear();
+      // What only this node had was written without the others waiting for it: merging it could bring back what they have deleted. Not
+      // so what an epoch wrote that began after it was forgotten: it continues nothing.
+      const { id } = this.#options.replica;
+      this.#recent.keepOnly(epochOf(id) > bound ? id : null);
       this.#outcast(`${from} says that this node was forgotten`, bound);
     }
     for (const forgotten of heartbeat.forgotten) {
