@@ -322,3 +322,15 @@ for i = 0, #names / length - 1 do
 end
 return out
 `;
+
+/** Reads headers. ARGV: as for digests, then the bytes after which it ends. Gives for each slot hash its fields and values, flat. */
+export const HEADERS_SCRIPT = `#!lua flags=no-writes,allow-oom
+local names, length, left, out = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), {}
+for i = 0, #names / length - 1 do
+  local flat = redis.call('HGETALL', string.sub(names, i * length + 1, (i + 1) * length))
+  out[i + 1] = flat
+  for j = 1, #flat do left = left - #flat[j] end
+  if left <= 0 then break end
+end
+return out
+`;

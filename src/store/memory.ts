@@ -177,6 +177,20 @@ export class MemoryStore implements Store {
     return this.#answer(() => [...(this.#dataset.slots.get(slot)?.headers ?? [])]);
   }
 
+  headers(slots: readonly number[], maxBytes: number): Promise<[ByteString, ByteString][][]> {
+    return this.#answer(() => {
+      const lists: [ByteString, ByteString][][] = [];
+      let bytes = 0;
+      for (const slot of slots) {
+        const list = [...(this.#dataset.slots.get(slot)?.headers ?? [])];
+        lists.push(list);
+        for (const [key, header] of list) bytes += key.length + header.length;
+        if (bytes >= maxBytes) break;
+      }
+      return lists;
+    });
+  }
+
   saveNotes(notes: ByteString): Promise<void> {
     return this.#answer(() => {
       this.#dataset.notes = notes;

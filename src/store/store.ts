@@ -174,6 +174,11 @@ export interface Store extends NativeReads, Inspection {
 
   /** Keys of a slot with their headers, in no order. */
   slotHeaders(slot: number): Promise<[key: ByteString, header: ByteString][]>;
+  /**
+   * The same for several slots, a list for each, in their order. It ends early, but not before the first one, when the lists hold about
+   * `maxBytes`: go on with the slots that are left. Each slot is read in one atomic step.
+   */
+  headers(slots: readonly number[], maxBytes: number): Promise<[key: ByteString, header: ByteString][][]>;
 
   /** Stores what a node wants to remember besides, as opaque bytes; see {@link StoreFacts.notes}. Atomic. */
   saveNotes(notes: ByteString): Promise<void>;

@@ -6,6 +6,7 @@ import {
   COMMIT_SCRIPT,
   DIGESTS_SCRIPT,
   FRAMES_SCRIPT,
+  HEADERS_SCRIPT,
   IDENTITY_SCRIPT,
   NOTES_SCRIPT,
   READ_SCRIPT,
@@ -40,6 +41,7 @@ const SCRIPTS = {
   read: READ_SCRIPT,
   strings: STRINGS_SCRIPT,
   digests: DIGESTS_SCRIPT,
+  headers: HEADERS_SCRIPT,
 } as const;
 
 /** Names of the scripts that a connection may call. */

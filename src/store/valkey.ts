@@ -44,8 +44,8 @@ export interface ValkeyStoreOptions {
   readonly answerTimeoutMs?: number;
 }
 
-/** Slot hashes that one call of the digest script looks at: about a millisecond of the server's time. */
-const DIGESTS_PER_CALL = 2048;
+/** Slot hashes that one call of a script looks at: about a millisecond of the server's time. */
+const SLOTS_PER_CALL = 2048;
 
 /** Keeps a region's keys in a Valkey (or Redis) server, version 7.0 or later. */
 export class ValkeyStore implements Store {
@@ -136,15 +136,15 @@ export class ValkeyStore implements Store {
   async digests(): Promise<Map<number, number>> {
     const names = slotHashKeys();
     const calls: Promise<Reply>[] = [];
-    for (let first = 0; first < names.length; first += DIGESTS_PER_CALL) {
-      const some = names.slice(first, first + DIGESTS_PER_CALL);
+    for (let first = 0; first < names.length; first += SLOTS_PER_CALL) {
+      const some = names.slice(first, first + SLOTS_PER_CALL);
       calls.push(this.#connection.script('digests', [some.join(''), String(names[0]?.length)]));
     }
     const digests = new Map<number, number>();
     for (const [call, reply] of (await Promise.all(calls)).entries()) {
       const flat = listOf(reply);
       for (let i = 0; i < flat.length; i += 2) {
-        digests.set(call * DIGESTS_PER_CALL + numberOf(flat[i]), numberOf(flat[i + 1]));
+        digests.set(call * SLOTS_PER_CALL + numberOf(flat[i]), numberOf(flat[i + 1]));
       }
     }
     return digests;
@@ -158,13 +158,16 @@ export class ValkeyStore implements Store {
 
   async slotHeaders(slot: number): Promise<[ByteString, ByteString][]> {
     const name = slotHashKey(slot);
-    const flat = listOf((await this.#connection.call('HGETALL', [name])) as Reply);
-    const headers: [ByteString, ByteString][] = [];
-    for (let i = 0; i < flat.length; i += 2) {
-      const [key, header] = [bytesOf(flat[i]), bytesOf(flat[i + 1])];
-      if (key !== null && header !== null && key !== name) headers.push([key, header]);
-    }
-    return headers;
+    return headersIn(name, listOf((await this.#connection.call('HGETALL', [name])) as Reply));
+  }
+
+  async headers(slots: readonly number[], maxBytes: number): Promise<[ByteString, ByteString][][]> {
+    this.#connection.check();
+    if (slots.length === 0) return [];
+    const names = slots.slice(0, SLOTS_PER_CALL).map(slotHashKey);
+    const args = [names.join(''), String(names[0]?.length), String(maxBytes)];
+    const lists = listOf(await this.#connection.script('headers', args));
+    return lists.map((list, i) => headersIn(names[i]!, listOf(list)));
   }
 
   saveNotes(notes: ByteString): Promise<void> {
@@ -259,6 +262,16 @@ export class ValkeyStore implements Store {
   count(): Promise<number> {
     return this.#reads.count();
   }
+}
+
+/** Keys and headers of a slot's hash, from a flat reply. */
+function headersIn(name: ByteString, flat: readonly Reply[]): [ByteString, ByteString][] {
+  const headers: [ByteString, ByteString][] = [];
+  for (let i = 0; i < flat.length; i += 2) {
+    const [key, header] = [bytesOf(flat[i]), bytesOf(flat[i + 1])];
+    if (key !== null && header !== null && key !== name) headers.push([key, header]);
+  }
+  return headers;
 }
 
 /** Fields and values of a hash, from a flat reply. */

@@ -609,6 +609,26 @@ export function storeCompliance(name: string, makeWorld: () => Promise<StoreWorl
         assert.deepEqual(await store.slotHeaders((keySlot(b('{t}1')) + 1) % 16384), []);
       });
 
+      it('come with the headers of many slots, in their order, up to a number of bytes', async () => {
+        const names = ['a', 'b', 'c'].map(b);
+        await commit(...names.map((key) => write(key, { header: b(`header of ${key}`) })));
+        const slots = [...names.map(keySlot), 1];
+        const lists = names.map((key) => [[key, `header of ${key}`]]);
+        assert.deepEqual(await store.headers(slots, 1_000_000), [...lists, []]);
+        assert.deepEqual(await store.headers([slots[1]!, 1, slots[0]!], 1_000), [lists[1], [], lists[0]]);
+        assert.deepEqual(await store.headers(slots, 0), lists.slice(0, 1));
+        assert.deepEqual(await store.headers([], 1_000), []);
+        const all = Array.from({ length: 16384 }, (_, slot) => slot);
+        const found: unknown[] = [];
+        for (let at = 0; at < all.length; ) {
+          const some = await store.headers(all.slice(at), 1_000);
+          assert.ok(some.length > 0);
+          at += some.length;
+          found.push(...some.flat());
+        }
+        assert.deepEqual(found.sort(), lists.flat().sort());
+      });
+
       it('stay when a commit replaces the only header of a slot by another', async () => {
         await commit(write('{t}1', { digest: 4 }));
         await commit(
