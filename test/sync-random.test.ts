@@ -143,6 +143,8 @@ class World {
       if (state.set === null || wanted == null) continue;
       for (const [member, dots] of state.set.entries) {
         for (const { replica, stamp } of dots) {
+          // A transfer that broke off may have brought an add whose frame isn't known, and own frames then tell of it.
+          if (stamp > (applied.get(replica)?.stamp ?? 0)) continue;
           const live = wanted.entries
             .get(member)
             ?.some((dot) => dot.stamp === stamp && dot.replica === replica);
