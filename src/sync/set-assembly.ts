@@ -41,6 +41,11 @@ export class SetAssembly {
     return this.#begun?.key ?? null;
   }
 
+  /** About the bytes of the set that is under way, or came last. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
   /** Throws DecodeError when another set is under way, or this one begins again and again. */
   begin(begin: Begin): void {
     if (this.#begun !== null && this.#begun.key !== begin.key)

@@ -1,16 +1,15 @@
 /**
  * What the two sides of a state transfer say to each other, as positional msgpack arrays. A transfer is a conversation of three requests:
  *
- *     digests   [1]                                  → a {@link StateHead}, then the digests of all slots
- *     keys      [2, token, since, slots, counts, digests]   → states of the keys that differ, or were touched since; a big set that
- *                                                    both sides hold is only announced
+ *     digests   [1, groups]                          → a {@link StateHead}, then the digests of the slots of those groups that differ
+ *     keys      [2, token, since, slots, counts, digests]   → states of the keys that differ; a big set that both sides hold is only announced
  *     members   [3, token, [key, rest, coarse, fine], …]  → of each big set, what lies in the buckets that differ
  *
  * Each answer is a stream of messages, so each side holds one at a time; a request is bounded by the mesh, hence one of each kind for
  * some 200,000 keys compared.
  */
 import type { ByteString } from '../../crdts/bytes.js';
-import { DIGEST_MODULUS } from '../../crdts/digest.js';
+import { addDigests, DIGEST_MODULUS } from '../../crdts/digest.js';
 import type { ReplicaId } from '../../crdts/dot.js';
 import { isStamp, type Stamp } from '../../crdts/stamp.js';
 import { asArray, WireReader, WireWriter } from '../../crdts/wire.js';
@@ -52,10 +51,25 @@ export function decodeStateHead(bytes: Uint8Array): StateHead {
   };
 }
 
-/** The digest of one key: a hash of the key, and its live data's digest (0 = dead). */
+/** A hash of a key, and its digest: that of its live data, or that of its header, see `since` of {@link StateRequest}. */
 export interface KeyDigest {
   readonly hash: number;
   readonly digest: number;
+}
+
+/** Slots are compared by groups first, so that finding nothing costs a kilobyte and not the digests of all slots. */
+export const GROUPS = 128;
+
+/** The group of a slot. */
+export function groupOf(slot: number): number {
+  return Math.floor((slot * GROUPS) / SLOTS);
+}
+
+/** The digests of all groups: the sums of their slots'. */
+export function groupDigests(slots: ReadonlyMap<number, number>): number[] {
+  const groups = new Array<number>(GROUPS).fill(0);
+  for (const [slot, digest] of slots) groups[groupOf(slot)] = addDigests(groups[groupOf(slot)]!, digest);
+  return groups;
 }
 
 /** A big set in the buckets that differ; `coarse: null` asks for all of it. */
@@ -69,12 +83,16 @@ export interface SetRequest {
 }
 
 export type StateRequest =
-  | { readonly kind: 'digests' }
+  | {
+      readonly kind: 'digests';
+      /** The asker's digests of all groups; null asks for the slots of all of them. */
+      readonly groups: readonly number[] | null;
+    }
   | {
       readonly kind: 'keys';
       readonly token: string;
-      /** Keys that were touched after this stamp come also when their digests are equal. */
-      readonly since: Stamp;
+      /** null: live data are compared. Else headers are, and of what is dead, only what was touched after this stamp comes. */
+      readonly since: Stamp | null;
       /** What the asker has in each slot that it asks for, in ascending order. */
       readonly slots: ReadonlyMap<number, readonly KeyDigest[]>;
     }
@@ -92,7 +110,8 @@ const COUNT = 4;
 export const MAX_SETS = 1024;
 
 export function encodeStateRequest(request: StateRequest): Uint8Array {
-  if (request.kind === 'digests') return pack([DIGESTS]);
+  if (request.kind === 'digests')
+    return pack([DIGESTS, request.groups && packRecords([DIGEST], request.groups)]);
   if (request.kind === 'keys') {
     const slots = [...request.slots.keys()];
     const counts = [...request.slots.values()].map((digests) => digests.length);
@@ -120,7 +139,11 @@ export function encodeStateRequest(request: StateRequest): Uint8Array {
 /** Throws DecodeError on anything but a request. */
 export function decodeStateRequest(bytes: Uint8Array): StateRequest {
   const parts = asArray(unpack(bytes), 'state request', MAX_SETS + 2);
-  if (parts[0] === DIGESTS) return { kind: 'digests' };
+  if (parts[0] === DIGESTS) {
+    const groups = parts[1] == null ? null : unpackRecords(parts[1], [DIGEST], 'digests of groups', GROUPS);
+    if (groups !== null && groups.length !== GROUPS) throw new DecodeError('digests of groups are missing');
+    return { kind: 'digests', groups };
+  }
   if (parts[0] === KEYS) {
     const slots = unpackRecords(parts[3], [SLOT], 'slots', SLOTS);
     requireAscending(slots, SLOTS, 'slots');
@@ -138,7 +161,7 @@ export function decodeStateRequest(bytes: Uint8Array): StateRequest {
     }
     if (at !== digests.length) throw new DecodeError('digests of keys belong to no slot');
     const since = parts[2];
-    if (!isStamp(since)) throw new DecodeError('a state request does not say since when');
+    if (since !== null && !isStamp(since)) throw new DecodeError('a state request does not say since when');
     return { kind: 'keys', token: tokenOf(parts[1]), since, slots: asked };
   }
   if (parts[0] === MEMBERS) {

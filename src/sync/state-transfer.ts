@@ -1,16 +1,20 @@
 /**
  * State transfer: brings a member up to another's state, whatever it has missed: new members, trimmed logs, lost data.
  *
- * Compared top-down, in a conversation of three requests (state-messages.ts): the digests of all slots; then, of the slots that differ, a
- * digest of each key the asker has, and the states of those keys come that differ; then, of big sets, only the members that differ.
- * Whatever has come is merged at once, so a transfer that broke off goes on where it stopped: what was merged doesn't differ any more.
+ * Compared top-down, in a conversation of three requests (state-messages.ts): the digests of slots, where those of their groups differ; then,
+ * of the slots that differ, a digest of each key the asker has, and the states of those keys come that differ; then, of big sets, only the
+ * members that differ. Whatever has come is merged at once, so a transfer that broke off goes on where it stopped.
  *
  * Invariant: the asker's marks are raised to the giver's, as they were before it read anything, only when all that differs has been
  * merged. Raised earlier, a transfer that breaks off would leave holes that nothing would ever fill.
  *
  * Equal digests don't mean equal knowledge: digests say nothing of what was removed. Who raises its marks over frames that it hasn't had
  * must know what they removed, or a third member that is behind could bring it back. So a transfer is either a *comparison*,
- * which merges what differs and raises nothing; or *complete*: it takes also each key that the giver touched since the first of those frames.
+ * which merges what differs and raises nothing; or *complete*: it compares headers in place of live data. They tell all that is known of a
+ * key, deletions too, and of equal knowledge every member makes equal bytes (replica/key-record.ts).
+ *
+ * The asker compares with its own digests as they are once the giver's marks are known: what it merges later is noted (touched-keys.ts).
+ * The group digests that it sends are older; a group that is equal to them tells that the giver's slots are what the asker's were then.
  *
  * Invariant: what compared equal must still be what was compared when the marks are raised, but for changes that the marks don't cover
  * (touched-keys.ts); otherwise it is compared again.
@@ -24,7 +28,8 @@ import type { Mesh, PeerId } from '../mesh/mesh.js';
 import type { RemoteItem } from '../replica/remote-batch.js';
 import { keySlot } from '../store/slots.js';
 import type { AppliedMark, Store } from '../store/store.js';
-import { digestOf, headersOf, recordOf } from './key-digests.js';
+import { CommitWindow } from './commit-window.js';
+import { comparedDigest, headersOf } from './key-digests.js';
 import { hash32 } from './member-buckets.js';
 import { PROTOCOLS } from './messages.js';
 import { fromPieces } from './pieces.js';
@@ -36,6 +41,8 @@ import {
   decodeSlotDigests,
   decodeStateHead,
   encodeStateRequest,
+  groupDigests,
+  groupOf,
   type KeyDigest,
   MAX_SETS,
   type SetRequest,
@@ -73,10 +80,11 @@ export interface PullOptions {
   readonly isAhead: (stamp: number) => boolean;
   readonly merge: (item: RemoteItem) => void;
   /**
-   * Given the giver's marks: the stamp since which it may have applied something that this node hasn't; keys touched since then come
-   * whether they differ or not, and the marks are raised. null = only compare. Default: marks are raised, and only what differs comes.
+   * Makes it a complete transfer: given the giver's marks, the stamp since which it may have applied something that this node hasn't.
+   * null: it is a comparison, and raises no marks. Default: the marks are raised though only live data are compared, which is right
+   * where nothing can have been removed unseen.
    */
-  readonly since?: (marks: readonly AppliedMark[]) => Stamp | null;
+  readonly since?: ((marks: readonly AppliedMark[]) => Stamp) | null;
   /** Throws when the giver and this node may not merge: one of them has forgotten what the other still has. Default: they may. */
   readonly checkFloor?: (head: StateHead) => void;
   /** Merges the marks. Called at once when nothing is left to compare. Default: as {@link merge} does. */
@@ -112,6 +120,7 @@ class Pull {
   readonly #big: { readonly bigSetMembers: number };
   readonly #assembly: SetAssembly;
   #head: StateHead = { marks: [], keys: 0, token: '', floor: new Map() };
+  /** See {@link StateRequest}. */
   #since: Stamp | null = null;
   /** Keys that may come. */
   #mostKeys = 0;
@@ -121,6 +130,9 @@ class Pull {
   /** Slots that were compared and slots to compare. */
   #slotsDone = 0;
   #slots = 0;
+  /** Keys of this node that were compared. */
+  #listed = 0;
+  readonly #window = new CommitWindow();
 
   constructor(options: PullOptions) {
     this.#options = options;
@@ -131,32 +143,38 @@ class Pull {
   }
 
   async run(): Promise<TransferOutcome> {
-    const { store, peer, isAhead } = this.#options;
+    const { store, peer, isAhead, since } = this.#options;
+    const raises = since !== null;
     try {
-      const theirs = await this.#askDigests();
+      // A complete transfer needs to know all slots that the giver uses: where nothing lives, things may have been removed.
+      const before = typeof since === 'function' ? null : await store.digests();
+      const theirs = await this.#askDigests(before);
       const { marks } = this.#head;
       if (marks.some((mark) => isAhead(mark.stamp)))
         throw new PeerError(`${peer} has applied stamps from the future: check its clock`);
       this.#options.checkFloor?.(this.#head);
-      this.#since = (this.#options.since ?? (() => MAX_STAMP))(marks);
+      const missing = since?.(marks) ?? MAX_STAMP;
+      this.#since = missing < MAX_STAMP ? missing : null;
       let slots: number[] = [];
+      let ours: ReadonlyMap<number, number> | null = null;
       for (let round = 0; ; round += 1) {
         this.#touched.watch(marks);
         // What was handed to the replica before is committed now; what comes after is noted.
         await this.#merged({ frames: [], states: [], marks: [] });
         if (round === 0) {
-          const ours = await store.digests();
-          const all = this.#since !== null && this.#since < MAX_STAMP;
-          slots = all ? either(ours, theirs) : differing(ours, theirs);
+          ours = await store.digests();
+          slots = this.#since === null ? differing(ours, theirs) : [...theirs.keys()];
         }
         this.#slots += slots.length;
-        await this.#pullSlots(slots);
+        await this.#pullSlots(slots, ours);
+        await this.#window.empty();
+        ours = null;
         const { keys } = this.#touched;
-        if (keys.size === 0 || this.#since === null) break;
+        if (keys.size === 0 || !raises) break;
         if (round === MAX_ROUNDS) throw new PeerError('what was compared changes all the time');
         slots = [...new Set([...keys].map(keySlot))].sort((a, b) => a - b);
       }
-      if (this.#since !== null) await this.#merged({ frames: [], states: [], marks }, this.#options.raise);
+      if (raises) await this.#merged({ frames: [], states: [], marks }, this.#options.raise);
       const { keys, bytes } = this.#counts;
       return { marks, slots: this.#slots, keys, bytes };
     } finally {
@@ -181,11 +199,13 @@ class Pull {
     }
   }
 
-  async #askDigests(): Promise<Map<number, number>> {
+  /** Asks for the digests of the giver's slots, only of groups that differ from what was here `before`. */
+  async #askDigests(before: ReadonlyMap<number, number> | null): Promise<Map<number, number>> {
     const { peer } = this.#options;
     let digests: Map<number, number> | null = null;
     let begun = false;
-    for await (const message of this.#ask({ kind: 'digests' })) {
+    const groups = before && groupDigests(before);
+    for await (const message of this.#ask({ kind: 'digests', groups })) {
       if (digests !== null) throw new DecodeError('a state transfer goes on after its digests');
       if (begun) digests = decodeSlotDigests(message);
       else this.#head = decodeStateHead(message);
@@ -193,18 +213,24 @@ class Pull {
     }
     if (digests === null) throw new PeerError(`${peer} sent an empty state transfer`);
     this.#mostKeys = 2 * this.#head.keys + MORE_KEYS;
+    this.#estimate();
+    // What the giver holds in the other groups is what was here before. It need not be any more: that is for the caller to compare.
+    const sent = new Set([...digests.keys()].map(groupOf));
+    for (const [slot, digest] of before ?? []) if (!sent.has(groupOf(slot))) digests.set(slot, digest);
     return digests;
   }
 
-  /** Compares the keys of some slots, and merges those that differ. */
-  async #pullSlots(slots: readonly number[]): Promise<void> {
+  /** Compares the keys of some slots, and merges those that differ. `held`: the slots that hold anything here; null = perhaps all. */
+  async #pullSlots(slots: readonly number[], held: ReadonlyMap<number, number> | null): Promise<void> {
     let some = new Map<number, KeyDigest[]>();
     let listed = 0;
-    for await (const [slot, headers] of headersOf(this.#options.store, slots)) {
+    const here = headersOf(this.#options.store, held ? slots.filter((slot) => held.has(slot)) : slots);
+    for (const slot of slots) {
+      const headers = held === null || held.has(slot) ? ((await here.next()).value?.[1] ?? []) : [];
       // Keys that aren't listed come whether they differ or not.
-      const digests = headers.slice(0, KEYS_PER_REQUEST).map(([key, header]) => ({
+      const digests = headers.slice(0, KEYS_PER_REQUEST).map(([key, header]: [ByteString, ByteString]) => ({
         hash: hash32(key),
-        digest: digestOf(recordOf(key, header)),
+        digest: comparedDigest(key, header, this.#since !== null),
       }));
       if (listed > 0 && listed + digests.length > KEYS_PER_REQUEST) {
         await this.#askKeys(some);
@@ -214,6 +240,7 @@ class Pull {
       some.set(slot, digests);
       listed += digests.length;
       this.#mostKeys += headers.length;
+      this.#listed += headers.length;
     }
     if (some.size > 0) await this.#askKeys(some);
     await this.#askMembers();
@@ -227,7 +254,7 @@ class Pull {
     for await (const message of this.#ask({
       kind: 'keys',
       token: this.#head.token,
-      since: this.#since ?? MAX_STAMP,
+      since: this.#since,
       slots,
     })) {
       const answer = decodeStateAnswer(message, maxValueBytes);
@@ -251,7 +278,7 @@ class Pull {
       } else if (answer.kind === 'begin' && answer.fine !== null) {
         throw new DecodeError('a part of a set comes that was not asked for');
       }
-      await this.#take(answer, mayCome);
+      await this.#take(answer, message.length, mayCome);
     }
     if (done < slots.size || this.#assembly.key !== null)
       throw new PeerError(`${peer} stopped in the middle of a state transfer`);
@@ -273,13 +300,18 @@ class Pull {
         if (wanted?.coarse == null || !wasAsked(wanted, answer.fine))
           throw new DecodeError('a part of a set comes that was not asked for');
       }
-      for (const key of await this.#take(answer, (key) => missing.has(key))) missing.delete(key);
+      for (const key of await this.#take(answer, message.length, (key) => missing.has(key)))
+        missing.delete(key);
     }
     if (missing.size > 0) throw new PeerError(`${peer} has left out a set`);
   }
 
-  /** Merges what an answer completes; gives the keys. */
-  async #take(answer: StateAnswer, mayCome: (key: ByteString) => boolean): Promise<ByteString[]> {
+  /** Hands over what an answer of so many bytes completes; gives the keys. */
+  async #take(
+    answer: StateAnswer,
+    bytes: number,
+    mayCome: (key: ByteString) => boolean,
+  ): Promise<ByteString[]> {
     let states: readonly (readonly [ByteString, KeyState])[] = [];
     if (answer.kind === 'begin') {
       this.#require([[answer.key, answer.state]], mayCome);
@@ -292,13 +324,28 @@ class Pull {
     }
     if (states.length > 0) {
       this.#count(states.length);
-      await this.#merged({ frames: [], states, marks: [] });
-      const { keys } = this.#counts;
-      this.#counts.keys = keys + states.length;
+      // A set has come in many messages.
+      const size = answer.kind === 'end' ? this.#assembly.bytes : bytes;
+      await this.#window.room(size);
+      const merged = this.#merged({ frames: [], states, marks: [] });
+      this.#window.add(
+        merged.then(() => {
+          this.#counts.keys += states.length;
+          this.#estimate();
+        }),
+        size,
+      );
     }
-    const share = this.#slotsDone === 0 ? 0 : this.#slots / this.#slotsDone;
-    this.#counts.keysTotal = Math.max(this.#counts.keys, Math.round(this.#counts.keys * share));
     return states.map(([key]) => key);
+  }
+
+  /** How many keys will have come: all that aren't here of a complete transfer; else as the slots that are done allow to tell. */
+  #estimate(): void {
+    const { keys } = this.#counts;
+    const share = this.#slotsDone === 0 ? 0 : this.#slots / this.#slotsDone;
+    const total =
+      typeof this.#options.since === 'function' ? this.#head.keys - this.#listed : Math.round(keys * share);
+    this.#counts.keysTotal = Math.max(keys, total);
   }
 
   /** Counts keys against what was announced. */

@@ -145,7 +145,7 @@ export class Transfers {
         maxValueBytes,
         ...(bigSetMembers === undefined ? {} : { bigSetMembers }),
         touched: this.#touched,
-        since: (marks) => (complete ? missingSince(marks, replica.applied) : null),
+        since: complete ? (marks) => missingSince(marks, replica.applied) : null,
         checkFloor: (head) => this.#checkFloor(peer, head, complete),
         isAhead: (stamp) => clock.isAhead(stamp),
         merge,
