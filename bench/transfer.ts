@@ -45,7 +45,7 @@ class Region {
           onApplied: () => {},
           onChanges: () => {},
           onConflicts: () => {},
-      onUndone: () => {},
+          onUndone: () => {},
           onMergeFailed: (error) => {
             throw error;
           },
