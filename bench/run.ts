@@ -11,9 +11,10 @@ import { joinBench } from './join.js';
 import { mergeBench } from './merge.js';
 import { sizesBench } from './sizes.js';
 import { transferBench } from './transfer.js';
+import { writeBench } from './write.js';
 
 /** Every benchmark: a new one is one more file, and one more name here. */
-const BENCHES: readonly Bench[] = [mergeBench, sizesBench, joinBench, transferBench];
+const BENCHES: readonly Bench[] = [mergeBench, sizesBench, joinBench, transferBench, writeBench];
 
 class UsageError extends Error {}
 
