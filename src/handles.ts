@@ -9,7 +9,7 @@ import { type ByteString, fromUint8Array, text, toUint8Array, utf8 } from '../cr
 import { MAX_INT64, MIN_INT64, parseInt64 } from '../crdts/integer.js';
 import type { Engine } from './engine.js';
 import { ArgumentError, NotAnIntegerError, WrongTypeError } from './errors.js';
-import type { Need, Operation, Transaction } from './replica/operation.js';
+import type { ExpiryChange, Need, Operation, Transaction } from './replica/operation.js';
 import { isReservedKey } from './store/layout.js';
 import { type NativeReads, WRONG_TYPE, type WrongType } from './store/store.js';
 
@@ -73,6 +73,14 @@ export interface SetOptions {
   readonly keepTtl?: boolean;
 }
 
+/** What the options say of a key's expiry. Throws ArgumentError. */
+function expiryOf({ ttlMs, keepTtl }: SetOptions): (tx: Transaction) => ExpiryChange {
+  if (ttlMs !== undefined && !(Number.isSafeInteger(ttlMs) && ttlMs > 0))
+    throw new ArgumentError('ttlMs must be a whole number of milliseconds above 0');
+  if (ttlMs !== undefined && keepTtl === true) throw new ArgumentError('give ttlMs or keepTtl, not both');
+  return (tx) => (ttlMs !== undefined ? tx.nowMs + ttlMs : keepTtl === true ? 'keep' : 'clear');
+}
+
 /** A string key as a register: the last write wins. Every method rejects with WrongTypeError when the key holds a set. */
 export class RegisterHandle<F extends Form = 'text'> {
   readonly #engine: Engine;
@@ -96,15 +104,19 @@ export class RegisterHandle<F extends Form = 'text'> {
    * Writes the value, over whatever the key holds; resolves when it is committed in this region's store. False: the
    * key's policy is 'fww' and it has a value already.
    */
-  async set(value: Bytes, options: SetOptions = {}): Promise<boolean> {
-    const bytes = toBytes(value, 'value');
-    const { ttlMs, keepTtl } = options;
-    if (ttlMs !== undefined && !(Number.isSafeInteger(ttlMs) && ttlMs > 0)) {
-      throw new ArgumentError('ttlMs must be a whole number of milliseconds above 0');
+  set(value: Bytes, options?: SetOptions): Promise<boolean> {
+    const key = this.#key;
+    let bytes: ByteString;
+    let expiry: ((tx: Transaction) => ExpiryChange) | null;
+    // Not an async function: that would be two promises more for each write.
+    try {
+      bytes = toBytes(value, 'value');
+      expiry = options === undefined ? null : expiryOf(options);
+    } catch (error) {
+      return Promise.reject(error);
     }
-    if (ttlMs !== undefined && keepTtl === true) throw new ArgumentError('give ttlMs or keepTtl, not both');
-    return run(this.#engine, [{ key: this.#key }], this.#key.length + bytes.length, (tx) =>
-      tx.set(this.#key, bytes, ttlMs !== undefined ? tx.nowMs + ttlMs : keepTtl === true ? 'keep' : 'clear'),
+    return run(this.#engine, [{ key }], key.length + bytes.length, (tx) =>
+      tx.set(key, bytes, expiry === null ? 'clear' : expiry(tx)),
     );
   }
 
@@ -130,10 +142,10 @@ export class CounterHandle {
    * Adds (default 1) and gives this region's new value. Rejects with NotAnIntegerError when the key holds something
    * else or the step is not a 64-bit integer, with OverflowError when the value would leave 64 bits.
    */
-  async increment(by: number | bigint = 1): Promise<bigint> {
-    if (typeof by === 'number' && !Number.isSafeInteger(by)) throw new NotAnIntegerError();
+  increment(by: number | bigint = 1): Promise<bigint> {
+    if (typeof by === 'number' && !Number.isSafeInteger(by)) return Promise.reject(new NotAnIntegerError());
     const step = BigInt(by);
-    if (step > MAX_INT64 || step < MIN_INT64) throw new NotAnIntegerError();
+    if (step > MAX_INT64 || step < MIN_INT64) return Promise.reject(new NotAnIntegerError());
     return run(this.#engine, [{ key: this.#key, value: true }], 0, (tx) => tx.increment(this.#key, step));
   }
 
@@ -171,15 +183,13 @@ export class SetHandle<F extends Form = 'text'> {
   }
 
   /** Adds members; gives how many were absent. Present ones are refreshed: they survive a concurrent removal. */
-  async add(...members: readonly Bytes[]): Promise<number> {
-    const named = this.#members(members);
-    return this.#run(named, (tx) => tx.add(this.#key, named));
+  add(...members: readonly Bytes[]): Promise<number> {
+    return this.#run(members, (tx, named) => tx.add(this.#key, named));
   }
 
   /** Removes members; gives how many were present. */
-  async delete(...members: readonly Bytes[]): Promise<number> {
-    const named = this.#members(members);
-    return this.#run(named, (tx) => tx.remove(this.#key, named));
+  delete(...members: readonly Bytes[]): Promise<number> {
+    return this.#run(members, (tx, named) => tx.remove(this.#key, named));
   }
 
   /** Says whether a member is there. */
@@ -209,13 +219,16 @@ export class SetHandle<F extends Form = 'text'> {
     yield* await this.values();
   }
 
-  #members(members: readonly Bytes[]): ByteString[] {
-    if (members.length === 0) throw new ArgumentError('name at least one member');
-    return members.map((member) => toBytes(member, 'member'));
-  }
-
-  #run<T>(members: readonly ByteString[], body: (tx: Transaction) => T): Promise<T> {
-    const bytes = members.reduce((sum, member) => sum + member.length, this.#key.length);
-    return run(this.#engine, [{ key: this.#key, members }], bytes, body);
+  #run<T>(members: readonly Bytes[], body: (tx: Transaction, named: ByteString[]) => T): Promise<T> {
+    let named: ByteString[];
+    let bytes = this.#key.length;
+    try {
+      if (members.length === 0) throw new ArgumentError('name at least one member');
+      named = members.map((member) => toBytes(member, 'member'));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    for (const member of named) bytes += member.length;
+    return run(this.#engine, [{ key: this.#key, members: named }], bytes, (tx) => body(tx, named));
   }
 }

@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { type ByteString, fromUint8Array, utf8 } from '../crdts/bytes.js';
 import { bodyDigest } from '../crdts/digest.js';
 import { expiryType } from '../crdts/expiry.js';
+import { writeFrame } from '../crdts/frame-wire.js';
 import { emptyKeyState, type KeyState, mergeKeyState } from '../crdts/key-state.js';
 import { setType } from '../crdts/or-set.js';
 import { valuesType } from '../crdts/policy.js';
@@ -139,7 +140,45 @@ test('frames come back as they were, whatever the bytes in them', () => {
       const back = decodeFrame(frame.bytes, MAX);
       assert.deepEqual(back, frame);
       assert.equal(Buffer.compare(encodeFrame(back).bytes, frame.bytes), 0);
+      assert.equal(Buffer.compare(pack(writeFrame(frame)), frame.bytes), 0, 'as written from a tree');
     }),
+  );
+});
+
+test('a frame of plain writes has the bytes that the codec gives its tree', () => {
+  const text = fc.uint8Array({ maxLength: 300 }).map(fromUint8Array);
+  const write = fc.record({ key: text, value: fc.option(text), behind: fc.nat(70_000), own: fc.boolean() });
+  check(
+    200,
+    fc.property(fc.array(write, { maxLength: 40 }), (writes) => {
+      const stamp = 2 ** 48;
+      const keys = writes.map(({ key, value, behind, own }) => {
+        const register = { stamp: stamp - behind, replica: own ? 'a.1' : 'b.1', value };
+        return [key, { ...emptyKeyState(), touched: stamp, string: { register, counter: null } }] as const;
+      });
+      const frame = encodeFrame({ replica: 'a.1', number: 300, stamp, deps: new Map(), full: false, keys });
+      assert.equal(Buffer.compare(pack(writeFrame(frame)), frame.bytes), 0);
+    }),
+  );
+});
+
+test('the header of a plain string has the bytes that the codec gives its tree', () => {
+  const replica = fc.stringMatching(/^[!-~]{1,64}$/);
+  const behind = fc.oneof(fc.nat(300), fc.nat(70_000), fc.nat(2 ** 40));
+  check(
+    300,
+    fc.property(
+      fc.integer({ min: 2 ** 41, max: 2 ** 50 }),
+      behind,
+      replica,
+      fc.boolean(),
+      (touched, d, id, gone) => {
+        const register = { stamp: touched - d, replica: id, value: gone ? null : utf8('v') };
+        const state = { ...emptyKeyState(), touched, string: { register, counter: null } };
+        const header = encodeHeader({ ...emptyRecord(utf8('k')), state });
+        assert.equal(header, packBytes([touched, [id], 1, [d, 0, gone ? 0 : 1]]));
+      },
+    ),
   );
 });
 

@@ -69,6 +69,8 @@ class Libp2pMesh implements Mesh {
   readonly #timers: Timers;
   readonly #dialing: Dialing;
   readonly #stopping = new AbortController();
+  /** Broadcasts that are published in the next turn of the event loop. */
+  readonly #outbox: Uint8Array[] = [];
   /** Where connected members listen. */
   readonly #addresses = new Map<PeerId, readonly string[]>();
   readonly #answering = new Map<PeerId, number>();
@@ -148,9 +150,21 @@ class Libp2pMesh implements Mesh {
       );
     }
     if (!this.#isRunning()) return;
-    this.#node!.services.gossip.publish(this.#topic, bytes.slice()).catch((error) => {
-      this.#logger.debug({ err: error }, 'a broadcast was not sent');
-    });
+    this.#outbox.push(bytes.slice());
+    // Signing takes a tenth of a millisecond: those who wait for the commit are answered first.
+    if (this.#outbox.length === 1) setImmediate(() => this.#flush());
+  }
+
+  #flush(): void {
+    const { gossip } = this.#node!.services;
+    const outbox = this.#outbox.splice(0);
+    // Nobody would get it: then it needn't be signed either.
+    if (this.#node!.status !== 'started' || gossip.getSubscribers(this.#topic).length === 0) return;
+    for (const bytes of outbox) {
+      gossip.publish(this.#topic, bytes).catch((error) => {
+        this.#logger.debug({ err: error }, 'a broadcast was not sent');
+      });
+    }
   }
 
   async *request(
@@ -193,6 +207,7 @@ class Libp2pMesh implements Mesh {
     this.#dialing.stop();
     this.#reachability?.stop();
     this.#stopping.abort();
+    if (this.#outbox.length > 0) this.#flush();
     try {
       await this.#node?.stop();
     } catch (error) {

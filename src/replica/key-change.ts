@@ -6,7 +6,7 @@
  */
 import type { ByteString } from '../../crdts/bytes.js';
 import { addDigests, bodyDigest, memberDigest, subtractDigests } from '../../crdts/digest.js';
-import { compareDots, type Dot } from '../../crdts/dot.js';
+import type { ReplicaId } from '../../crdts/dot.js';
 import { type Deadline, deadlineOf } from '../../crdts/expiry.js';
 import {
   type KeyState,
@@ -15,10 +15,11 @@ import {
   winningPart,
   winningType,
 } from '../../crdts/key-state.js';
-import { type Dots, sameDots } from '../../crdts/or-set.js';
+import { type Dots, type SetState, sameDots } from '../../crdts/or-set.js';
 import type { ValuesState } from '../../crdts/policy.js';
 import type { Register } from '../../crdts/register.js';
 import { UNLOADED } from '../../crdts/register.js';
+import type { Stamp } from '../../crdts/stamp.js';
 import { stringValue } from '../../crdts/string-key.js';
 import type { KeyWrite, NativeWrite } from '../store/store.js';
 import { encodeEntry, encodeHeader, type KeyRecord } from './key-record.js';
@@ -32,11 +33,12 @@ export interface KeyChange {
   readonly type: VisibleType;
   readonly value: Register['value'];
   /** The dot of the register. */
-  readonly written: Dot;
+  readonly writtenStamp: Stamp;
+  readonly writtenReplica: ReplicaId;
   readonly deadline: Deadline;
   readonly nativeMissing: boolean;
-  /** Dots before, of each member that the batch named. */
-  readonly members: Map<ByteString, Dots>;
+  /** Dots before, of each member that the batch named; null = none was. */
+  members: Map<ByteString, Dots> | null;
   /** A clear swept the set without its members being known. */
   cleared: boolean;
   grew: boolean;
@@ -60,17 +62,19 @@ function nativeString(key: ByteString, state: KeyState, resolve: ResolveKey): Re
 /** Remembers a record as it is now. */
 export function beginChange(record: KeyRecord, resolve: ResolveKey): KeyChange {
   const { state } = record;
+  if (Number.isNaN(record.bodyDigest)) record.bodyDigest = bodyDigest(record.key, state);
   return {
     record,
     header: record.header,
-    body: bodyDigest(record.key, state),
+    body: record.bodyDigest,
     membersDigest: record.membersDigest,
     type: winningType(state),
     value: nativeString(record.key, state, resolve),
-    written: { stamp: state.string?.register.stamp ?? 0, replica: state.string?.register.replica ?? '' },
+    writtenStamp: state.string?.register.stamp ?? 0,
+    writtenReplica: state.string?.register.replica ?? '',
     deadline: deadlineOf(state.expiry),
     nativeMissing: record.nativeMissing,
-    members: new Map(),
+    members: null,
     cleared: false,
     grew: false,
   };
@@ -84,21 +88,26 @@ export function needsStringValue(record: KeyRecord, delta: KeyState): boolean {
   return delta.set !== null || delta.values !== null || (delta.string?.counter?.counts.size ?? 0) > 0;
 }
 
+/** Remembers the dots of the members that a delta names, as they are before it. */
+function noteMembers(change: KeyChange, delta: SetState): void {
+  const { set } = change.record.state;
+  change.members ??= new Map();
+  const { members } = change;
+  if (set === null) {
+    for (const member of delta.entries.keys()) members.set(member, []);
+    return;
+  }
+  if (delta.whole && !set.whole) change.cleared = true;
+  if (delta.whole) {
+    for (const [member, dots] of set.entries) if (!members.has(member)) members.set(member, dots);
+  }
+  for (const member of delta.entries.keys())
+    if (!members.has(member)) members.set(member, set.entries.get(member) ?? []);
+}
+
 /** Merges a delta into the record of a change; says whether the key grew. */
 export function mergeChange(change: KeyChange, delta: KeyState): boolean {
-  const { set } = change.record.state;
-  if (delta.set !== null && set !== null) {
-    if (delta.set.whole && !set.whole) change.cleared = true;
-    if (delta.set.whole) {
-      for (const [member, dots] of set.entries)
-        if (!change.members.has(member)) change.members.set(member, dots);
-    }
-    for (const member of delta.set.entries.keys()) {
-      if (!change.members.has(member)) change.members.set(member, set.entries.get(member) ?? []);
-    }
-  } else if (delta.set !== null) {
-    for (const member of delta.set.entries.keys()) change.members.set(member, []);
-  }
+  if (delta.set !== null) noteMembers(change, delta.set);
   const grew = mergeKeyState(change.record.state, delta);
   if (grew) change.grew = true;
   return grew;
@@ -111,12 +120,14 @@ export function mergeChange(change: KeyChange, delta: KeyState): boolean {
 export function planWrite(change: KeyChange, nowMs: number, resolve: ResolveKey): KeyWrite {
   const { record, cleared } = change;
   const { key, state } = record;
+  // Most writes: no members and no deadline, neither before nor after.
+  if (state.set === null && state.expiry === null) return planString(change, nowMs, resolve);
   const entries: [ByteString, ByteString | null][] = [];
   const add: ByteString[] = [];
   const remove: ByteString[] = [];
   let membersDigest = cleared ? 0 : change.membersDigest;
-  for (const member of cleared ? state.set!.entries.keys() : change.members.keys()) {
-    const before = cleared ? [] : change.members.get(member)!;
+  for (const member of cleared ? state.set!.entries.keys() : (change.members?.keys() ?? [])) {
+    const before = cleared ? [] : change.members!.get(member)!;
     const after = state.set!.entries.get(member) ?? [];
     if (sameDots(before, after)) continue;
     membersDigest = subtractDigests(membersDigest, memberDigest(key, member, before));
@@ -132,8 +143,9 @@ export function planWrite(change: KeyChange, nowMs: number, resolve: ResolveKey)
   if (native !== undefined) record.nativeMissing = type === 'string' && native.kind === 'delete';
   const header = encodeHeader(record);
   record.header = header;
+  record.bodyDigest = bodyDigest(key, state);
   const before = addDigests(change.body, change.membersDigest);
-  const after = addDigests(bodyDigest(key, state), membersDigest);
+  const after = addDigests(record.bodyDigest, membersDigest);
   return {
     key,
     expected: change.header,
@@ -149,13 +161,30 @@ export function planWrite(change: KeyChange, nowMs: number, resolve: ResolveKey)
   };
 }
 
+/** As {@link planWrite}, for a key that never had members or a deadline. */
+function planString(change: KeyChange, nowMs: number, resolve: ResolveKey): KeyWrite {
+  const { record } = change;
+  const { key, state } = record;
+  const type = winningType(state);
+  const native = nativeWrite(change, type, null, nowMs, NONE, NONE, resolve);
+  if (native !== undefined) record.nativeMissing = type === 'string' && native.kind === 'delete';
+  record.header = encodeHeader(record);
+  record.bodyDigest = bodyDigest(key, state);
+  const digest = subtractDigests(record.bodyDigest, change.body);
+  return native === undefined
+    ? { key, expected: change.header, header: record.header, digest }
+    : { key, expected: change.header, header: record.header, digest, native };
+}
+
+const NONE: readonly ByteString[] = [];
+
 function nativeWrite(
   change: KeyChange,
   type: VisibleType,
   deadline: Deadline,
   nowMs: number,
-  add: ByteString[],
-  remove: ByteString[],
+  add: readonly ByteString[],
+  remove: readonly ByteString[],
   resolve: ResolveKey,
 ): NativeWrite | undefined {
   const { record } = change;
@@ -172,7 +201,9 @@ function nativeWrite(
     if (value === UNLOADED) {
       // Nobody brought the bytes of this write. What is there belongs to an older one.
       const { register } = record.state.string!;
-      return compareDots(register, change.written) === 0 && change.type === 'string'
+      return register.stamp === change.writtenStamp &&
+        register.replica === change.writtenReplica &&
+        change.type === 'string'
         ? undefined
         : { kind: 'delete' };
     }

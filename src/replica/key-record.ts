@@ -23,6 +23,7 @@ import { asArray, WireReader, WireWriter } from '../../crdts/wire.js';
 import { DecodeError } from '../errors.js';
 import type { LoadedKey } from '../store/store.js';
 import { packBytes, unpackBytes } from './msgpack.js';
+import { PlainHeaders } from './plain-headers.js';
 
 const STRING_TAG = 1;
 const SET_TAG = 2;
@@ -32,12 +33,16 @@ const DELETED = 0;
 const NATIVE = 1;
 const HERE = 2;
 
+const plainHeaders = new PlainHeaders(STRING_TAG, DELETED, NATIVE);
+
 /** A key in memory. `state` includes the effects of commits that are still under way. */
 export interface KeyRecord {
   readonly key: ByteString;
   /** The header as stored once all commits under way have succeeded. */
   header: ByteString | null;
   state: KeyState;
+  /** Digest of all but the members of the set; NaN = not computed yet. */
+  bodyDigest: number;
   /** Digest of all members of the set, loaded or not. */
   membersDigest: number;
   /** True when the native value is gone though the header says that it is there: it expired or was removed past us. */
@@ -52,6 +57,7 @@ export function emptyRecord(key: ByteString): KeyRecord {
     key,
     header: null,
     state: emptyKeyState(),
+    bodyDigest: 0,
     membersDigest: 0,
     nativeMissing: false,
     used: true,
@@ -72,6 +78,12 @@ export function standsInHeader(state: KeyState): boolean {
 
 /** Encodes the header of a record. */
 export function encodeHeader(record: KeyRecord): ByteString {
+  const { state } = record;
+  return plainHeaders.encode(state) ?? generalHeader(record);
+}
+
+/** Encodes any header. */
+function generalHeader(record: KeyRecord): ByteString {
   const { state } = record;
   const writer = new WireWriter(state.touched);
   const tags: unknown[] = [];
@@ -104,6 +116,7 @@ export function decodeRecord(
   const record = emptyRecord(key);
   record.header = loaded.header;
   if (loaded.header === null) return record;
+  record.bodyDigest = Number.NaN;
   const parts = asArray(unpackBytes(loaded.header), 'header');
   const touched = parts[0];
   if (!isStamp(touched)) throw new DecodeError('a stored header has no stamp');

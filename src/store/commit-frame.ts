@@ -3,7 +3,7 @@ import type { ByteString } from '../../crdts/bytes.js';
 import { ArgumentError } from '../../crdts/errors.js';
 import type { FrameWriter } from './frame-writer.js';
 import { entriesKey, logKey, META, slotHashKey } from './layout.js';
-import { keySlot } from './slots.js';
+import { keySlot, SLOTS } from './slots.js';
 import type { Commit, KeyWrite } from './store.js';
 
 /** Who commits: the script refuses a commit that doesn't carry the next number of the running session. */
@@ -17,28 +17,39 @@ export interface CommitSender {
 
 const decimal = (value: number) => String(value) as ByteString;
 
-/** Groups the writes by slot, so that a slot's headers are compared and stored in one command each. */
-function bySlot(writes: readonly KeyWrite[]): Map<number, KeyWrite[]> {
-  const groups = new Map<number, KeyWrite[]>();
-  for (const write of writes) {
-    const slot = keySlot(write.key);
-    const group = groups.get(slot);
-    if (group === undefined) groups.set(slot, [write]);
-    else group.push(write);
-  }
-  return groups;
-}
+/** Writes of one slot as a chain: where it begins and ends, and for each write the next one; -1 = none. Reused, and clean in between. */
+const firstOf = new Int32Array(SLOTS).fill(-1);
+const lastOf = new Int32Array(SLOTS);
+let nextOf = new Int32Array(1024);
 
+/** Writes headers by slot, so that a slot's are compared and stored in one command each. */
 function writeHeaders(out: FrameWriter, writes: readonly KeyWrite[]): void {
-  const groups = bySlot(writes);
-  out.array(groups.size * 3 + writes.length * 3);
-  for (const [slot, group] of groups) {
+  if (nextOf.length < writes.length) nextOf = new Int32Array(writes.length * 2);
+  const slots: number[] = [];
+  for (let i = 0; i < writes.length; i += 1) {
+    const slot = keySlot(writes[i]!.key);
+    if (firstOf[slot] === -1) {
+      slots.push(slot);
+      firstOf[slot] = i;
+    } else nextOf[lastOf[slot]!] = i;
+    lastOf[slot] = i;
+    nextOf[i] = -1;
+  }
+  out.array(slots.length * 3 + writes.length * 3);
+  for (const slot of slots) {
     let digest = 0;
-    for (const write of group) digest = (digest + write.digest) % 2 ** 48;
+    let count = 0;
+    const first = firstOf[slot]!;
+    firstOf[slot] = -1;
+    for (let i = first; i >= 0; i = nextOf[i]!) {
+      digest = (digest + writes[i]!.digest) % 2 ** 48;
+      count += 1;
+    }
     out.string(slotHashKey(slot));
     out.number(digest);
-    out.number(group.length);
-    for (const { key, expected, header } of group) {
+    out.number(count);
+    for (let i = first; i >= 0; i = nextOf[i]!) {
+      const { key, expected, header } = writes[i]!;
       out.string(key);
       out.optional(expected);
       out.optional(header);
@@ -47,7 +58,7 @@ function writeHeaders(out: FrameWriter, writes: readonly KeyWrite[]): void {
 }
 
 function writeEntries(out: FrameWriter, writes: readonly KeyWrite[]): void {
-  const touched = writes.filter((w) => w.clearEntries || w.header === null || (w.entries?.length ?? 0) > 0);
+  const touched = writes.filter((w) => w.entries !== undefined || w.clearEntries || w.header === null);
   out.array(touched.length * 4);
   for (const { key, header, clearEntries = false, entries = [] } of touched) {
     let stored = 0;
@@ -76,10 +87,12 @@ function writeNatives(out: FrameWriter, writes: readonly KeyWrite[]): void {
   let sets = 0;
   let rebuilds = 0;
   for (const { native } of writes) {
-    if (native?.kind === 'string') strings += 1;
-    else if (native?.kind === 'delete') deletes += 1;
-    else if (native?.kind === 'set') sets += 1;
-    else if (native?.kind === 'rebuild') rebuilds += 1;
+    if (native === undefined) continue;
+    const { kind } = native;
+    if (kind === 'string') strings += 1;
+    else if (kind === 'delete') deletes += 1;
+    else if (kind === 'set') sets += 1;
+    else rebuilds += 1;
   }
   out.array(strings * 2);
   if (strings > 0) {
@@ -126,14 +139,11 @@ function writeExpiries(out: FrameWriter, writes: readonly KeyWrite[]): void {
 /** Throws ArgumentError for numbers that the script could not store exactly; then nothing is sent. */
 export function checkCommit(commit: Commit): void {
   for (const { digest, expireAtMs } of commit.writes) {
-    if (!Number.isInteger(digest) || digest < 0 || digest >= 2 ** 48) {
+    if (!(digest >= 0 && digest < 2 ** 48 && Number.isInteger(digest))) {
       throw new ArgumentError(`digest ${digest} is not an integer from 0 to 2^48-1`);
     }
-    if (
-      expireAtMs !== undefined &&
-      expireAtMs !== null &&
-      !(Number.isSafeInteger(expireAtMs) && expireAtMs >= 0)
-    ) {
+    if (expireAtMs === undefined || expireAtMs === null) continue;
+    if (!(Number.isSafeInteger(expireAtMs) && expireAtMs >= 0)) {
       throw new ArgumentError(`expireAtMs ${expireAtMs} is not an integer from 0 to 2^53-1`);
     }
   }

@@ -18,12 +18,37 @@ const CHUNK = 4000;
 
 const COMMIT_BODY = `
 local meta, unpack, call, pcall = '${META_KEY}', unpack, redis.call, redis.pcall
+local tonumber, format = tonumber, string.format
 local dataset, writer, session, seq, frame, applied, headers, entries, strings, deletes, sets, rebuilds, expiries =
   unpack(cmsgpack.unpack(ARGV[1]))
 
 local function chunked(command, key, items)
   for i = 1, #items, ${CHUNK} do
     call(command, key, unpack(items, i, math.min(i + ${CHUNK - 1}, #items)))
+  end
+end
+
+local reserved
+
+-- Stores and removes the headers of a slot that has several in this commit, or that loses one.
+local function storeSlot(slot, count, first, old, digest)
+  local store, remove = {slot, digest}, {}
+  for i = first, first + 3 * (count - 1), 3 do
+    if headers[i + 2] then
+      store[#store + 1] = headers[i]
+      store[#store + 1] = headers[i + 2]
+    else
+      remove[#remove + 1] = headers[i]
+    end
+  end
+  if #store == 2 and not old then return end
+  chunked('HSET', slot, store)
+  if not old then reserved = reserved + 1 end
+  if #remove == 0 then return end
+  chunked('HDEL', slot, remove)
+  if call('HLEN', slot) == 1 then
+    call('DEL', slot)
+    reserved = reserved - 1
   end
 end
 
@@ -39,7 +64,7 @@ if facts[1] ~= dataset or not facts[2] then return 'LOST' end
 local atSession, atSeq, previous = string.match(facts[2], '^(%d+):(%d+):(%d+:%d+):')
 if tonumber(atSession) ~= session then return 'FENCED' end
 if tonumber(atSeq) + 1 ~= seq then return 'GAP' end
-local reserved = tonumber(facts[3])
+reserved = tonumber(facts[3])
 
 local marks = {}
 if frame then
@@ -84,26 +109,14 @@ at = 1
 while at <= #headers do
   local slot, count = headers[at], headers[at + 2]
   local first = at + 3
-  local digest = string.format('%.0f', (tonumber(digests[at] or 0) + headers[at + 1]) % 281474976710656)
-  local store, remove = {slot, digest}, {}
-  for i = first, first + 3 * (count - 1), 3 do
-    if headers[i + 2] then
-      store[#store + 1] = headers[i]
-      store[#store + 1] = headers[i + 2]
-    else
-      remove[#remove + 1] = headers[i]
-    end
-  end
-  if #store > 2 or digests[at] then
-    chunked('HSET', slot, store)
-    if not digests[at] then reserved = reserved + 1 end
-    if #remove > 0 then
-      chunked('HDEL', slot, remove)
-      if call('HLEN', slot) == 1 then
-        call('DEL', slot)
-        reserved = reserved - 1
-      end
-    end
+  local old = digests[at]
+  local digest = format('%.0f', ((old and tonumber(old) or 0) + headers[at + 1]) % 281474976710656)
+  if count == 1 and headers[first + 2] then
+    -- Most slots: a table less to fill.
+    call('HSET', slot, slot, digest, headers[first], headers[first + 2])
+    if not old then reserved = reserved + 1 end
+  else
+    storeSlot(slot, count, first, old, digest)
   end
   at = first + 3 * count
 end

@@ -6,6 +6,9 @@
  */
 import type { ByteString } from '../../crdts/bytes.js';
 
+/** Up to this many bytes a loop is faster than a call out of JavaScript. */
+const SHORT = 40;
+
 /** A msgpack writer. Counts of arrays are the caller's to keep: write the header, then exactly as many items. */
 export class FrameWriter {
   #buffer: Buffer;
@@ -94,8 +97,14 @@ export class FrameWriter {
 
   /** The bytes of a ByteString. */
   string(value: ByteString): void {
-    const at = this.#stringHeader(value.length);
-    this.#buffer.write(value, at, value.length, 'latin1');
+    const { length } = value;
+    const at = this.#stringHeader(length);
+    if (length > SHORT) {
+      this.#buffer.write(value, at, length, 'latin1');
+      return;
+    }
+    const buffer = this.#buffer;
+    for (let i = 0; i < length; i += 1) buffer[at + i] = value.charCodeAt(i);
   }
 
   /** Bytes, as a string. */
