@@ -115,7 +115,7 @@ export class RegisterHandle<F extends Form = 'text'> {
     } catch (error) {
       return Promise.reject(error);
     }
-    return run(this.#engine, [{ key }], key.length + bytes.length, (tx) =>
+    return run(this.#engine, [{ key, blind: true }], key.length + bytes.length, (tx) =>
       tx.set(key, bytes, expiry === null ? 'clear' : expiry(tx)),
     );
   }

@@ -551,3 +551,28 @@ test('frames that were being loaded when a commit was refused stay behind those 
     'in their order: a set would take what comes late for removed',
   );
 });
+
+test('keys that surely are new are written without being loaded; a wrong guess is found out, and harms nothing', async () => {
+  const world = await replicaWorld();
+  const blindly = (key: string, value: string) => ({
+    ...set(key, value),
+    needs: [{ key: utf8(key), blind: true }],
+  });
+  await Promise.all(Array.from({ length: 64 }, (_, i) => world.submit(blindly(`new:${i}`, 'v'))));
+  assert.equal(world.store.loads.length, 1);
+  await Promise.all(Array.from({ length: 64 }, (_, i) => world.submit(blindly(`newer:${i}`, 'v'))));
+  assert.equal(world.store.loads.length, 1, 'guessed');
+  // Another node on the same store has written one of the keys meanwhile.
+  const other = await replicaWorld({ id: 'b.1', storeOptions: { dataset: world.store.dataset } });
+  await other.submit(increment('theirs'));
+  const commits = world.store.commits.length;
+  const [, deleted] = await Promise.all([
+    world.submit(blindly('theirs', 'mine')),
+    world.submit(on('newer:1', (tx, key) => tx.delete(key))),
+  ]);
+  assert.equal(deleted.value, true);
+  assert.equal(world.store.commits.length, commits + 2, 'stale, then again');
+  assert.deepEqual(await stringsOf(world, 'theirs', 'newer:1', 'newer:2'), ['mine', null, 'v']);
+  await world.submit(blindly('another', 'v'));
+  assert.deepEqual(world.store.loads.at(-1), [utf8('another')], 'no more guesses for a while');
+});

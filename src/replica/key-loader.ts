@@ -1,15 +1,18 @@
 /** Loads what a batch needs of its keys: from the cache where it is known, and the rest in one batched read. */
 import type { ByteString } from '../../crdts/bytes.js';
 import { UNLOADED } from '../../crdts/register.js';
-import type { LoadRequest, Store } from '../store/store.js';
+import type { LoadedKey, LoadRequest, Store } from '../store/store.js';
+import type { BlindWrites } from './blind-writes.js';
 import type { KeyCache } from './key-cache.js';
-import { addEntries, decodeRecord, type KeyRecord } from './key-record.js';
+import { addEntries, decodeRecord, emptyRecord, type KeyRecord } from './key-record.js';
 
 /** What a batch needs of one key. */
 export interface Want {
   value: boolean;
   whole: boolean;
   members: Set<ByteString> | null;
+  /** Nothing of it must be known (blind-writes.ts). */
+  blind: boolean;
 }
 
 export type Wants = Map<ByteString, Want>;
@@ -20,12 +23,13 @@ export function want(
   key: ByteString,
   value: boolean,
   members: Iterable<ByteString> | 'all' | undefined,
+  blind = false,
 ): void {
   let wanted = wants.get(key);
   if (wanted === undefined) {
-    wanted = { value: false, whole: false, members: null };
+    wanted = { value: false, whole: false, members: null, blind };
     wants.set(key, wanted);
-  }
+  } else if (!blind) wanted.blind = false;
   if (value) wanted.value = true;
   if (members === 'all') wanted.whole = true;
   else if (members !== undefined) {
@@ -50,22 +54,34 @@ function missing(record: KeyRecord | undefined, wanted: Want): Omit<LoadRequest,
   return value || elements.length > 0 ? { value, elements } : null;
 }
 
-/** Brings every wanted key's record, complete as wanted, into `records` (and the cache). Rejects as the store does. */
+/**
+ * Brings every wanted key's record, complete as wanted, into `records` (and the cache). Where `blind` lets it, an unknown key's
+ * is a guess, in `records` alone; gives the guessed keys. Rejects as the store does.
+ */
 export async function loadKeys(
   store: Store,
   cache: KeyCache,
   wants: Wants,
   records: Map<ByteString, KeyRecord>,
-): Promise<void> {
+  blind: BlindWrites | null = null,
+): Promise<readonly ByteString[]> {
   const requests: LoadRequest[] = [];
+  const guessed: ByteString[] = [];
+  const guess = blind?.allowed === true;
   for (const [key, wanted] of wants) {
     const record = cache.get(key);
+    if (record === undefined && wanted.blind && guess) {
+      guessed.push(key);
+      records.set(key, emptyRecord(key));
+      continue;
+    }
     const lacks = missing(record, wanted);
     if (lacks === null) records.set(key, record!);
     else requests.push({ key, ...lacks });
   }
-  if (requests.length === 0) return;
+  if (requests.length === 0) return guessed;
   const loaded = await store.load(requests);
+  if (blind !== null) learn(blind, wants, requests, loaded);
   for (const [i, request] of requests.entries()) {
     const answer = loaded[i]!;
     const { key } = request;
@@ -83,6 +99,24 @@ export async function loadKeys(
     }
     records.set(key, record);
   }
+  return guessed;
+}
+
+/** Tells of the keys that might have been guessed whether they were there. */
+function learn(
+  blind: BlindWrites,
+  wants: Wants,
+  requests: readonly LoadRequest[],
+  loaded: readonly LoadedKey[],
+): void {
+  let keys = 0;
+  let found = 0;
+  for (let i = 0; i < requests.length; i += 1) {
+    if (!wants.get(requests[i]!.key)!.blind) continue;
+    keys += 1;
+    if (loaded[i]!.header !== null) found += 1;
+  }
+  blind.loaded(keys, found);
 }
 
 /** What a request asks for, in the terms of a record. */

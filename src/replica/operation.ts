@@ -16,6 +16,11 @@ export interface Need {
   readonly value?: boolean;
   /** Elements that are read or written. Default: none. `'all'` loads the whole set: only for who must see all of it. */
   readonly members?: readonly ByteString[] | 'all';
+  /**
+   * The operation only writes the key, whatever it holds, and its outcome doesn't depend on that: it may run as if there were no
+   * such key, and again if there was one. Without `value` and `members`. Default: false.
+   */
+  readonly blind?: boolean;
 }
 
 export type KeyType = 'none' | 'string' | 'set';

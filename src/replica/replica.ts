@@ -22,6 +22,7 @@ import {
 import type { Logger } from '../options.js';
 import type { AppliedMark, KeyWrite, Store, StoreFacts } from '../store/store.js';
 import type { Timers } from '../timers.js';
+import { BlindWrites } from './blind-writes.js';
 import { type Conflict, Knowledge } from './conflicts.js';
 import type { Frame } from './frame.js';
 import { KeyCache } from './key-cache.js';
@@ -86,6 +87,8 @@ interface InFlight extends Work {
   readonly marks: readonly AppliedMark[];
   readonly changes: ReadonlyMap<ByteString, KeyChange>;
   readonly conflicts: readonly Conflict[];
+  /** It was built on guesses (blind-writes.ts). */
+  readonly guessed: boolean;
   outcome: 'pending' | 'committed' | Error;
 }
 
@@ -103,6 +106,7 @@ export class Replica {
   readonly #inFlight: InFlight[] = [];
   readonly #queue = new WorkQueue();
   readonly #tickets = new Tickets();
+  readonly #blind = new BlindWrites();
   #replica: ReplicaId;
   /** The batch whose keys are being loaded. */
   #loading: Work | null = null;
@@ -342,9 +346,10 @@ export class Replica {
         if (work === null) return;
         const records = new Map<ByteString, KeyRecord>();
         let failure: { readonly error: unknown } | null = null;
+        let guessed: readonly ByteString[] = [];
         this.#loading = work;
         try {
-          await this.#load(work, records);
+          guessed = await this.#load(work, records);
         } catch (error) {
           failure = { error };
         }
@@ -359,31 +364,37 @@ export class Replica {
           this.#queue.putBack(work);
           continue;
         }
-        this.#begin(work, records);
+        this.#begin(work, records, guessed);
       }
     } finally {
       this.#pumping = false;
     }
   }
 
-  async #load(work: Work, records: Map<ByteString, KeyRecord>): Promise<void> {
+  /** Gives the keys whose records are guesses. */
+  async #load(work: Work, records: Map<ByteString, KeyRecord>): Promise<readonly ByteString[]> {
     if (work.local.length > 0) {
       const wants: Wants = new Map();
       for (const { operation } of work.local) {
-        for (const need of operation.needs) want(wants, need.key, need.value === true, need.members);
+        for (const { key, value, members, blind } of operation.needs)
+          want(wants, key, value === true, members, blind);
       }
-      await loadKeys(this.#store, this.#cache, wants, records);
-      return;
+      return loadKeys(this.#store, this.#cache, wants, records, this.#blind);
     }
     await loadKeys(this.#store, this.#cache, firstWants(work.remote), records);
     const more = secondWants(work.remote, records, this.#knowledge, this.#options.reportConflicts);
     if (more.size > 0) await loadKeys(this.#store, this.#cache, more, records);
+    return [];
   }
 
-  #begin(work: Work, records: ReadonlyMap<ByteString, KeyRecord>): void {
+  #begin(work: Work, records: ReadonlyMap<ByteString, KeyRecord>, guessed: readonly ByteString[]): void {
     try {
       const batch =
-        work.local.length > 0 ? this.#runLocal(work.local, records) : this.#runRemote(work.remote, records);
+        work.local.length > 0
+          ? this.#runLocal(work.local, records, guessed.length > 0)
+          : this.#runRemote(work.remote, records);
+      // The commit will tell whether a guess was right: but only of keys that it writes.
+      for (const key of guessed) if (batch.changes.has(key)) this.#cache.set(records.get(key)!);
       this.#send(batch);
     } catch (error) {
       // The records are spoiled; those under way were planned before and stay valid, so only the cache is dropped.
@@ -398,6 +409,7 @@ export class Replica {
   #runLocal(
     items: readonly LocalItem[],
     records: ReadonlyMap<ByteString, KeyRecord>,
+    guessed: boolean,
   ): InFlight & { commit: unknown } {
     const applied = new Map<ReplicaId, Stamp>();
     for (const [replica, mark] of this.#assumed)
@@ -414,7 +426,17 @@ export class Replica {
     });
     const marks =
       frame === null ? [] : [{ replica: this.#replica, number: frame.number, stamp: frame.stamp }];
-    return { local: items, remote: [], frame, marks, changes, conflicts: [], outcome: 'pending', commit };
+    return {
+      local: items,
+      remote: [],
+      frame,
+      marks,
+      changes,
+      conflicts: [],
+      guessed,
+      outcome: 'pending',
+      commit,
+    };
   }
 
   #runRemote(
@@ -440,6 +462,7 @@ export class Replica {
       marks: commit.applied ?? [],
       changes,
       conflicts,
+      guessed: false,
       outcome: 'pending',
       commit,
     };
@@ -538,7 +561,8 @@ export class Replica {
       return;
     }
     const stale = error instanceof StaleCommitError;
-    const { local } = batches[0]!;
+    const { local, guessed } = batches[0]!;
+    if (stale && guessed) this.#blind.wrong();
     // What frees memory is let through where nothing else is: each operation is tried alone.
     const alone = local.length > 1 && error instanceof StoreRefusedError && error.reason === 'OOM';
     for (const batch of [...batches].reverse()) {

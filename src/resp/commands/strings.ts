@@ -15,7 +15,7 @@ class PlainSet implements Call<boolean> {
   readonly #value: ByteString;
 
   constructor(key: ByteString, value: ByteString) {
-    this.needs = [{ key }];
+    this.needs = [{ key, blind: true }];
     this.#key = key;
     this.#value = value;
   }
