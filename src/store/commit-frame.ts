@@ -1,8 +1,10 @@
 /** Turns a commit into the one argument of the commit script (commit-script.ts says how it reads it). */
 import type { ByteString } from '../../crdts/bytes.js';
+import { addDigests } from '../../crdts/digest.js';
 import { ArgumentError } from '../../crdts/errors.js';
 import type { FrameWriter } from './frame-writer.js';
 import { entriesKey, logKey, META, slotHashKey } from './layout.js';
+import type { SlotDigests } from './slot-digests.js';
 import { keySlot, SLOTS } from './slots.js';
 import type { Commit, KeyWrite } from './store.js';
 
@@ -23,7 +25,7 @@ const lastOf = new Int32Array(SLOTS);
 let nextOf = new Int32Array(1024);
 
 /** Writes headers by slot, so that a slot's are compared and stored in one command each. */
-function writeHeaders(out: FrameWriter, writes: readonly KeyWrite[]): void {
+function writeHeaders(out: FrameWriter, writes: readonly KeyWrite[], digests: SlotDigests): void {
   if (nextOf.length < writes.length) nextOf = new Int32Array(writes.length * 2);
   const slots: number[] = [];
   for (let i = 0; i < writes.length; i += 1) {
@@ -35,18 +37,22 @@ function writeHeaders(out: FrameWriter, writes: readonly KeyWrite[]): void {
     lastOf[slot] = i;
     nextOf[i] = -1;
   }
-  out.array(slots.length * 3 + writes.length * 3);
+  out.array(slots.length * 4 + writes.length * 3);
   for (const slot of slots) {
     let digest = 0;
     let count = 0;
+    let removes = false;
     const first = firstOf[slot]!;
     firstOf[slot] = -1;
     for (let i = first; i >= 0; i = nextOf[i]!) {
-      digest = (digest + writes[i]!.digest) % 2 ** 48;
+      digest = addDigests(digest, writes[i]!.digest);
+      if (writes[i]!.header === null) removes = true;
       count += 1;
     }
+    const after = digests.next(slot, digest, removes);
     out.string(slotHashKey(slot));
     out.number(digest);
+    out.optional(after === null ? null : decimal(after));
     out.number(count);
     for (let i = first; i >= 0; i = nextOf[i]!) {
       const { key, expected, header } = writes[i]!;
@@ -160,14 +166,20 @@ export function onlyRemoves({ writes }: Commit): boolean {
 }
 
 /** Writes a commit as one frame. */
-export function writeCommit(out: FrameWriter, commit: Commit, sender: CommitSender): Buffer {
+export function writeCommit(
+  out: FrameWriter,
+  commit: Commit,
+  sender: CommitSender,
+  digests: SlotDigests,
+): Buffer {
   const { writes, frame, applied = [] } = commit;
   out.reset();
-  out.array(13);
+  out.array(14);
   out.string(sender.dataset);
   out.string(sender.writer);
   out.number(sender.session);
   out.number(sender.seq);
+  out.string(digests.begin(sender) as ByteString);
   if (frame === undefined) {
     out.boolean(false);
   } else {
@@ -184,7 +196,7 @@ export function writeCommit(out: FrameWriter, commit: Commit, sender: CommitSend
     out.string(decimal(mark.number));
     out.string(decimal(mark.stamp));
   }
-  writeHeaders(out, writes);
+  writeHeaders(out, writes, digests);
   writeEntries(out, writes);
   writeNatives(out, writes); // four arrays
   writeExpiries(out, writes);

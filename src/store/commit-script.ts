@@ -19,7 +19,7 @@ const CHUNK = 4000;
 const COMMIT_BODY = `
 local meta, unpack, call, pcall = '${META_KEY}', unpack, redis.call, redis.pcall
 local tonumber, format = tonumber, string.format
-local dataset, writer, session, seq, frame, applied, headers, entries, strings, deletes, sets, rebuilds, expiries =
+local dataset, writer, session, seq, turn, frame, applied, headers, entries, strings, deletes, sets, rebuilds, expiries =
   unpack(cmsgpack.unpack(ARGV[1]))
 
 local function chunked(command, key, items)
@@ -53,7 +53,7 @@ local function storeSlot(slot, count, first, old, digest)
 end
 
 -- 1. Look.
-local wanted = {'${META.dataset}', writer, '${META.reserved}', '${META.clean}', frame and frame[2] or '${META.dataset}'}
+local wanted = {'${META.dataset}', writer, '${META.reserved}', '${META.clean}', frame and frame[2] or '${META.dataset}', '${META.turn}'}
 for i = 1, #applied, 3 do wanted[#wanted + 1] = applied[i] end
 local facts = {}
 for i = 1, #wanted, ${CHUNK} do
@@ -74,17 +74,25 @@ if frame then
   if call('EXISTS', frame[1]) == 0 then reserved = reserved + 1 end
 end
 
-local digests = {}
+-- The digests that came along hold if it is still the turn that they rest on (slot-digests.ts).
+local number, owner = string.match(facts[6] or '0:', '^(%d+):(.*)$')
+if owner ~= writer then facts[6] = format('%.0f', number + 1) .. ':' .. writer end
+local sole = turn == facts[6]
+
+local digests, after = {}, {}
 local at = 1
 while at <= #headers do
-  local slot, count = headers[at], headers[at + 2]
-  local first = at + 3
-  if count == 1 then
+  local slot, count = headers[at], headers[at + 3]
+  local first = at + 4
+  if sole and headers[at + 2] then after[at] = headers[at + 2] end
+  if count == 1 and after[at] then
+    if call('HGET', slot, headers[first]) ~= headers[first + 1] then return 'STALE header' end
+  elseif count == 1 then
     local stored = call('HMGET', slot, slot, headers[first])
     digests[at] = stored[1]
     if stored[2] ~= headers[first + 1] then return 'STALE header' end
   else
-    digests[at] = call('HGET', slot, slot)
+    if not after[at] then digests[at] = call('HGET', slot, slot) end
     for i = 0, count - 1, ${CHUNK} do
       local keys = {}
       for j = i, math.min(i + ${CHUNK - 1}, count - 1) do keys[#keys + 1] = headers[first + 3 * j] end
@@ -105,12 +113,18 @@ for i = 1, #rebuilds, 2 do call('HLEN', rebuilds[i + 1]) end
 -- 2. Write. The log first: it is the one call that damage from outside could still make fail.
 if frame then call('XADD', frame[1], frame[3] .. '-0', 's', frame[4], 'b', frame[5]) end
 
+local told = {'DONE', facts[6]}
 at = 1
 while at <= #headers do
-  local slot, count = headers[at], headers[at + 2]
-  local first = at + 3
-  local old = digests[at]
-  local digest = format('%.0f', ((old and tonumber(old) or 0) + headers[at + 1]) % 281474976710656)
+  local slot, count = headers[at], headers[at + 3]
+  local first = at + 4
+  local digest = after[at]
+  -- Where the digest is known, there is one.
+  local old = digest or digests[at]
+  if not digest then
+    digest = format('%.0f', ((old and tonumber(old) or 0) + headers[at + 1]) % 281474976710656)
+    if sole then told[#told + 1] = digest end
+  end
   if count == 1 and headers[first + 2] then
     -- Most slots: a table less to fill.
     call('HSET', slot, slot, digest, headers[first], headers[first + 2])
@@ -176,7 +190,7 @@ if frame then
 end
 for i = 1, #applied, 3 do
   local field, number = applied[i], tonumber(applied[i + 1])
-  local stored = facts[6 + (i - 1) / 3]
+  local stored = facts[7 + (i - 1) / 3]
   local known = marks[field] or stored and tonumber(string.match(stored, '^%d+')) or 0
   if number > known then
     marks[field] = number
@@ -184,11 +198,16 @@ for i = 1, #applied, 3 do
     store[#store + 1] = applied[i + 1] .. ' ' .. applied[i + 2]
   end
 end
+if turn ~= facts[6] and owner ~= writer then
+  store[#store + 1] = '${META.turn}'
+  store[#store + 1] = facts[6]
+end
 chunked('HSET', meta, store)
-return 'DONE'
+if sole and #told == 2 then return 'DONE' end
+return table.concat(told, ' ')
 `;
 
-/** Commits. ARGV[1]: the frame of commit-frame.ts. Gives DONE, STALE …, GAP, FENCED or LOST; only DONE wrote anything. */
+/** Commits. ARGV[1]: the frame of commit-frame.ts. Gives DONE (with what slot-digests.ts learns), STALE …, GAP, FENCED or LOST; only DONE wrote anything. */
 export const COMMIT_SCRIPT = `#!lua\n${COMMIT_BODY}`;
 
 /** The same for commits that only remove: allowed when the server is out of memory. */

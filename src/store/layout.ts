@@ -31,6 +31,8 @@ export const META = {
   notes: 'notes',
   /** '1' while everything is being removed; see valkey-clear.ts. */
   clearing: 'clearing',
+  /** Which writer has been the only one to commit, and since its how manyth turn: `number:writer`; see slot-digests.ts. */
+  turn: 'turn',
   /** + replica id → `number stamp`. */
   appliedPrefix: 'a:',
   /** + id of a store object → its session and how many commits of it took effect; see commit-script.ts. */

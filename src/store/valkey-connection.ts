@@ -166,11 +166,14 @@ export class ValkeyConnection {
     return this.#enqueue({ script }, make, 0, false) as Promise<Reply>;
   }
 
-  /** Commits: runs a commit script, whose frame is made for the sender that it gets. */
-  async commit(script: 'commit' | 'remove', frame: (sender: CommitSender) => Buffer): Promise<void> {
+  /**
+   * Commits: runs a commit script, whose frame is made for the sender that it gets. Gives the script's answer; null = it took
+   * effect, but the answer was lost.
+   */
+  async commit(script: 'commit' | 'remove', frame: (sender: CommitSender) => Buffer): Promise<string | null> {
     const chain = this.#queue.chain();
     if (this.#identity?.clean) this.#identity = { ...this.#identity, clean: false };
-    await this.#enqueue({ script }, (sender) => [frame(sender)], chain, false);
+    return bytesOf((await this.#enqueue({ script }, (sender) => [frame(sender)], chain, false)) as Reply);
   }
 
   /** Stores an identity, and stores it again with each new session. */
@@ -330,7 +333,7 @@ export class ValkeyConnection {
       return;
     }
     const text = bytesOf(reply) ?? '';
-    if (text === 'DONE') {
+    if (text.startsWith('DONE')) {
       this.#queue.done(request, reply);
     } else if (text.startsWith('STALE') || (text === 'GAP' && this.#queue.isBroken(request))) {
       this.#queue.failed(request, new StaleCommitError(`the store has moved on: ${text}`));

@@ -8,6 +8,7 @@ import { checkCommit, onlyRemoves, writeCommit } from './commit-frame.js';
 import { FrameWriter } from './frame-writer.js';
 import type { SlotContent } from './inspection.js';
 import { entriesKey, logKey, META, slotHashKey, slotHashKeys } from './layout.js';
+import { type Asked, SlotDigests } from './slot-digests.js';
 import { keySlot } from './slots.js';
 import {
   type AppliedMark,
@@ -52,6 +53,7 @@ export class ValkeyStore implements Store {
   readonly #connection: ValkeyConnection;
   readonly #reads: ValkeyReads;
   readonly #frame = new FrameWriter();
+  readonly #digests = new SlotDigests();
   readonly #logger: Logger;
   readonly #label: string;
 
@@ -111,7 +113,13 @@ export class ValkeyStore implements Store {
   async commit(commit: Commit): Promise<void> {
     checkCommit(commit);
     const script = onlyRemoves(commit) ? 'remove' : 'commit';
-    await this.#connection.commit(script, (sender) => writeCommit(this.#frame, commit, sender));
+    let asked: Asked | null = null;
+    const answer = await this.#connection.commit(script, (sender) => {
+      const bytes = writeCommit(this.#frame, commit, sender, this.#digests);
+      asked = this.#digests.end();
+      return bytes;
+    });
+    if (answer !== null && answer !== 'DONE' && asked !== null) this.#digests.learn(asked, answer);
   }
 
   async readFrames(replica: ReplicaId, fromNumber: number, maxBytes: number): Promise<LoggedFrame[]> {
@@ -179,6 +187,7 @@ export class ValkeyStore implements Store {
   }
 
   async slotContent(slot: number): Promise<SlotContent> {
+    this.#digests.forget(slot);
     const name = slotHashKey(slot);
     const flat = listOf((await this.#connection.call('HGETALL', [name])) as Reply);
     const headers = pairs(flat);
