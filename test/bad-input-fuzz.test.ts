@@ -161,7 +161,15 @@ it(`a live node takes thousands of spoiled messages, and is what it was before (
   const { rules, version } = decodeHeartbeat(templates.heartbeat);
   function introduction(number: number): Uint8Array {
     const applied = [{ replica, number, stamp: 4096 }];
-    return encodeHeartbeat({ ...NOTHING_ELSE, version, region: 'attacker', replica, rules, applied });
+    return encodeHeartbeat({
+      ...NOTHING_ELSE,
+      atMs: Date.now(),
+      version,
+      region: 'attacker',
+      replica,
+      rules,
+      applied,
+    });
   }
   await attacker.mesh.start(attacker.handlers);
   t.after(() => attacker.mesh.stop());

@@ -113,6 +113,7 @@ interface Attacker extends Member {
 /** The attacker's introduction, which is as it should be. */
 const introduction = (replica: string): Heartbeat => ({
   ...NOTHING_ELSE,
+  atMs: Date.now(),
   version: PROTOCOL_VERSION,
   region: 'attacker',
   replica,
