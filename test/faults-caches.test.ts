@@ -61,6 +61,7 @@ async function pair(caches: Partial<NodeOptions>): Promise<Pair> {
   await waitFor(() => [a, b].every((node) => node.status().peers.some(({ connected }) => connected)), {
     what: 'they are connected',
   });
+  await b.whenReady();
   return { a, b, link, transfers: () => transfers };
 }
 

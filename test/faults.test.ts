@@ -45,11 +45,19 @@ async function isIn(state: 'ready' | 'store-unavailable', region: Region): Promi
 }
 
 /** Waits until a region's node serves under another replica id than before. */
+/** Waits until a region that lost its data has caught up, and serves. */
+async function serves(region: Region): Promise<void> {
+  await waitFor(async () => (await region.status()).state === 'ready', {
+    deadlineMs: DEADLINE_MS,
+    what: `${region.name} to be loaded`,
+  });
+}
+
 async function hasNewEpoch(region: Region, before: string): Promise<void> {
   await waitFor(
     async () => {
       const { state, replica } = await region.status();
-      return state === 'ready' && replica !== before;
+      return (state === 'ready' || state === 'loading') && replica !== before;
     },
     { deadlineMs: DEADLINE_MS, what: `${region.name} begins a new epoch` },
   );
@@ -213,6 +221,7 @@ describe('A Valkey', () => {
     await a.valkey.restart();
     // Nobody writes, so the peer has to look by itself.
     await hasNewEpoch(a, replica);
+    await serves(a);
     assert.equal(await ledger.write(a.door, 50), 50);
     await regions.synchronise();
     await ledger.check(regions);
@@ -228,6 +237,7 @@ describe('A Valkey', () => {
     await a.valkey.restart();
     await hasNewEpoch(a, replica);
     regions.heal();
+    await serves(a);
     await regions.synchronise();
     await ledger.check(regions);
     assert.equal(ledger.acknowledged.size, 100);
@@ -242,6 +252,7 @@ describe('A Valkey', () => {
     await ledger.write(b.door, 100);
     await a.valkey.restart();
     await a.start();
+    await serves(a);
     assert.equal(await ledger.write(a.door, 50), 50);
     await regions.synchronise();
     await ledger.check(regions);
@@ -295,6 +306,7 @@ describe('A Valkey', () => {
     await cp(copy, a.valkey.dir, { recursive: true });
     await a.valkey.restart();
     await hasNewEpoch(a, replica);
+    await serves(a);
     assert.equal(await ledger.write(a.door, 20), 20);
     regions.heal();
     await regions.synchronise();
