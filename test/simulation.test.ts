@@ -64,7 +64,7 @@ const MODES: Readonly<Record<string, Mode>> = {
       steps: 240,
       node: { tombstoneGraceMs: 500, antiEntropyMs: 1_000 },
     },
-    share: 0.4,
+    share: 0.3,
   },
   'forget-late': {
     title: 'what was deleted stays so though a region joins late, logs are trimmed and memory is short',

@@ -23,7 +23,7 @@ import type { Stable } from './stability.js';
 
 export interface ForgetterOptions {
   readonly replica: Pick<Replica, 'merge' | 'submit' | 'available' | 'id' | 'applied'>;
-  readonly store: Pick<Store, 'slotHeaders'>;
+  readonly store: Pick<Store, 'headers'>;
   readonly timers: Timers;
   readonly logger: Logger;
   /** What has been stable for long enough. */
@@ -38,14 +38,15 @@ export interface ForgetterOptions {
 
 /** Keys in one batch. */
 const BATCH_KEYS = 1_000;
-/** Slots that one round visits, so that a round ends soon. */
-const MAX_VISITS = 1_024;
-/** Slots that are read at once. */
-const READ_SLOTS = 64;
+/** Slots that are read at once, at most, and bytes of their headers, about. */
+const READ_SLOTS = 1_024;
+const READ_BYTES = 1024 * 1024;
 
 export class Forgetter {
   readonly #options: ForgetterOptions;
   readonly #due = new Float64Array(SLOTS);
+  /** Not above any of them. */
+  #least = 0;
   #running = false;
   #next = 0;
   /** Keys that were forgotten, and swept, since the start. */
@@ -58,11 +59,12 @@ export class Forgetter {
   /** The store was away: every slot is visited again. */
   restart(): void {
     this.#due.fill(0);
+    this.#least = 0;
   }
 
   /** It isn't known what these keys are: their slots are visited again. */
   doubt(keys: Iterable<ByteString>): void {
-    for (const key of keys) this.#due[keySlot(key)] = 0;
+    for (const key of keys) this.#lower(keySlot(key), 0);
   }
 
   /** A commit has changed these keys. Their records may be ahead of it, by commits under way; see {@link doubt}. */
@@ -77,6 +79,7 @@ export class Forgetter {
   get demand(): Stamp {
     const now = stampAt(this.#options.timers.now());
     let demand = 0;
+    if (this.#least > now) return demand;
     for (const due of this.#due) if (due <= now && due > demand) demand = due;
     return demand;
   }
@@ -89,7 +92,7 @@ export class Forgetter {
     if (stable.stamp === 0) return;
     this.#running = true;
     try {
-      for (let visits = 0; visits < MAX_VISITS; visits += READ_SLOTS) {
+      for (;;) {
         const slots = this.#dueSlots(stable.stamp);
         if (slots.length === 0 || !(await this.#visit(slots, stable))) return;
       }
@@ -101,10 +104,16 @@ export class Forgetter {
   /** The next slots that are due, all around. */
   #dueSlots(stable: Stamp): number[] {
     const slots: number[] = [];
-    for (let i = 0; i < SLOTS && slots.length < READ_SLOTS; i += 1) {
-      if (this.#due[this.#next]! <= stable) slots.push(this.#next);
+    if (this.#least > stable) return slots;
+    let least = Number.POSITIVE_INFINITY;
+    for (let i = 0; i < SLOTS; i += 1) {
+      const due = this.#due[this.#next]!;
+      if (due <= stable) slots.push(this.#next);
+      else if (due < least) least = due;
       this.#next = (this.#next + 1) % SLOTS;
+      if (slots.length === READ_SLOTS) return slots;
     }
+    this.#least = least;
     return slots;
   }
 
@@ -113,7 +122,8 @@ export class Forgetter {
     // What is committed from here on lowers them again.
     for (const slot of slots) this.#due[slot] = Number.POSITIVE_INFINITY;
     try {
-      const found = await Promise.all(slots.map((slot) => this.#options.store.slotHeaders(slot)));
+      const found = await this.#options.store.headers(slots, READ_BYTES);
+      for (const slot of slots.slice(found.length)) this.#lower(slot, 0);
       const forget: ByteString[] = [];
       const sweep: ByteString[] = [];
       for (const [i, headers] of found.entries()) {
@@ -124,7 +134,7 @@ export class Forgetter {
       await this.#sweep(sweep, stable.stamp);
       return true;
     } catch (error) {
-      for (const slot of slots) this.#due[slot] = 0;
+      for (const slot of slots) this.#lower(slot, 0);
       this.#options.logger.debug(
         { err: error as Error },
         'what is left of deleted keys could not be dropped',
@@ -189,6 +199,7 @@ export class Forgetter {
 
   #lower(slot: number, due: Stamp): void {
     if (due < this.#due[slot]!) this.#due[slot] = due;
+    if (due < this.#least) this.#least = due;
   }
 }
 
