@@ -60,10 +60,18 @@ async function empty(region: Region): Promise<void> {
 async function untilForgotten(t: TestContext, some: readonly Region[], was: readonly Usage[]): Promise<void> {
   const startedMs = performance.now();
   for (const [i, region] of some.entries()) {
-    await waitFor(async () => (await usage(region)).reserved <= was[i]!.reserved + 1, {
-      deadlineMs: DEADLINE_MS,
-      what: `${region.name} to forget deleted keys`,
-    });
+    // The server keeps the buffers of busy clients for some seconds.
+    const most = was[i]!.bytes * 1.05;
+    await waitFor(
+      async () => {
+        const now = await usage(region);
+        return now.reserved <= was[i]!.reserved + 1 && now.bytes <= most;
+      },
+      {
+        deadlineMs: DEADLINE_MS,
+        what: `${region.name} to hold ${most} bytes, as before, and nothing of deleted keys`,
+      },
+    );
   }
   const tookMs = Math.round(performance.now() - startedMs);
   for (const [i, region] of some.entries()) {
@@ -71,7 +79,6 @@ async function untilForgotten(t: TestContext, some: readonly Region[], was: read
     t.diagnostic(
       `${region.name}: ${now.bytes} bytes used, ${was[i]!.bytes} before; ${now.reserved} keys of ours; ${tookMs} ms after the regions were equal`,
     );
-    assert.ok(now.bytes <= was[i]!.bytes * 1.05, `${region.name}: ${now.bytes} > 1.05 × ${was[i]!.bytes}`);
     assert.equal(await region.native.exists('gone:0', 'gone:4', `gone:${KEYS - 1}`), 0);
   }
 }
