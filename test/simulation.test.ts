@@ -64,7 +64,7 @@ const MODES: Readonly<Record<string, Mode>> = {
       steps: 240,
       node: { tombstoneGraceMs: 500, antiEntropyMs: 1_000 },
     },
-    share: 0.3,
+    share: 0.2,
   },
   'forget-late': {
     title: 'what was deleted stays so though a region joins late, logs are trimmed and memory is short',
@@ -83,12 +83,12 @@ const MODES: Readonly<Record<string, Mode>> = {
         maxLogBytes: 65_536,
       },
     },
-    share: 0.2,
+    share: 0.1,
   },
   outcasts: {
     title: 'regions agree when members are forgotten and return',
     troubles: { crashes: true, outcasts: true, forgets: true, steps: 240, node: { tombstoneGraceMs: 500 } },
-    share: 0.2,
+    share: 0.1,
   },
   ahead: {
     title: 'regions converge though a clock is ahead within the allowed drift',
