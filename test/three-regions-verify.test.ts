@@ -182,7 +182,11 @@ it('brings back what a Valkey has evicted', async (t) => {
   const found = await verify(eu, { deep: true });
   assert.equal(found.outcome, 'different', shown(found));
   assert.equal(
-    found.deep!.findings.filter(({ kind, region }) => kind === 'native missing' && region === us.name).length,
+    // What an earlier test left with an expiry may have gone too.
+    found.deep!.findings.filter(
+      ({ kind, region, key }) =>
+        kind === 'native missing' && region === us.name && key?.text.startsWith('cached:'),
+    ).length,
     evicted,
   );
   await verify(eu, { repair: true });
