@@ -47,6 +47,8 @@ export class Forgetter {
   readonly #due = new Float64Array(SLOTS);
   /** Not above any of them. */
   #least = 0;
+  /** The greatest of them that isn't after a time, as it was last looked up, and until when that holds; 0 = look it up. */
+  #demand = { stamp: 0, until: 0 };
   #running = false;
   #next = 0;
   /** Keys that were forgotten, and swept, since the start. */
@@ -60,6 +62,7 @@ export class Forgetter {
   restart(): void {
     this.#due.fill(0);
     this.#least = 0;
+    this.#demand.until = 0;
   }
 
   /** It isn't known what these keys are: their slots are visited again. */
@@ -78,10 +81,12 @@ export class Forgetter {
    */
   get demand(): Stamp {
     const now = stampAt(this.#options.timers.now());
-    let demand = 0;
-    if (this.#least > now) return demand;
-    for (const due of this.#due) if (due <= now && due > demand) demand = due;
-    return demand;
+    if (this.#least > now) return 0;
+    if (now >= this.#demand.until) {
+      this.#demand = { stamp: 0, until: Number.POSITIVE_INFINITY };
+      for (const due of this.#due) this.#consider(due, now);
+    }
+    return this.#demand.stamp;
   }
 
   /** Visits slots that are due, unless it is at it already. Never rejects: what fails is tried again with the next round. */
@@ -121,6 +126,7 @@ export class Forgetter {
   async #visit(slots: readonly number[], stable: Stable): Promise<boolean> {
     // What is committed from here on lowers them again.
     for (const slot of slots) this.#due[slot] = Number.POSITIVE_INFINITY;
+    this.#demand.until = 0;
     try {
       const found = await this.#options.store.headers(slots, READ_BYTES);
       for (const slot of slots.slice(found.length)) this.#lower(slot, 0);
@@ -198,8 +204,17 @@ export class Forgetter {
   }
 
   #lower(slot: number, due: Stamp): void {
-    if (due < this.#due[slot]!) this.#due[slot] = due;
+    if (due >= this.#due[slot]!) return;
+    // The one that it replaces was perhaps the greatest.
+    if (this.#due[slot] === this.#demand.stamp) this.#demand.until = 0;
+    this.#due[slot] = due;
     if (due < this.#least) this.#least = due;
+    this.#consider(due, stampAt(this.#options.timers.now()));
+  }
+
+  #consider(due: Stamp, now: Stamp): void {
+    if (due > now) this.#demand.until = Math.min(this.#demand.until, due);
+    else if (due > this.#demand.stamp) this.#demand.stamp = due;
   }
 }
 

@@ -48,7 +48,12 @@ export class BucketDigests {
 
   /** Digests of the coarse buckets. */
   coarse(): number[] {
-    return Array.from({ length: COARSE }, (_, coarse) => this.finesOf(coarse).reduce(addDigests, 0));
+    return Array.from({ length: COARSE }, (_, coarse) => {
+      let sum = 0;
+      const end = (coarse + 1) * FINE_PER_COARSE;
+      for (let i = coarse * FINE_PER_COARSE; i < end; i += 1) sum = addDigests(sum, this.fine[i]!);
+      return sum;
+    });
   }
 
   /** Digests of the fine buckets of a coarse one. */
