@@ -16,11 +16,42 @@ import { META, META_KEY } from './layout.js';
 /** Most arguments for one command out of a Lua table: Lua's stack holds about 8,000. */
 const CHUNK = 4000;
 
-const COMMIT_BODY = `
-local meta, unpack, call, pcall = '${META_KEY}', unpack, redis.call, redis.pcall
+/** What differs between the places where the commit script runs. Each part is Lua; Cluster's are in cluster-scripts.ts. */
+export interface CommitForm {
+  /** Expression that names the hash of facts. */
+  readonly meta: string;
+  /** Expression of the frame. */
+  readonly frame: string;
+  /** A look at more than the single server's script looks at; may return. */
+  readonly look: string;
+  /** Says, in terms of \`number\` (the last one stored) and \`frame\`, that a frame doesn't follow. */
+  readonly misfit: string;
+  /** What happens between looking and writing; may return. */
+  readonly prepare: string;
+  /** Adds to \`store\`, the facts to be stored, as field, value. */
+  readonly record: string;
+  /** Statements that store \`strings\` (key, value, flat), and that remove the keys \`deletes\`. */
+  readonly writeStrings: string;
+  readonly writeDeletes: string;
+}
+
+const SINGLE: CommitForm = {
+  meta: `'${META_KEY}'`,
+  frame: 'ARGV[1]',
+  look: '',
+  misfit: 'number + 1 ~= tonumber(frame[3])',
+  prepare: '',
+  record: '',
+  writeStrings: `for i = 1, #strings, ${CHUNK} do call('MSET', unpack(strings, i, math.min(i + ${CHUNK - 1}, #strings))) end`,
+  writeDeletes: `for i = 1, #deletes, ${CHUNK} do call('UNLINK', unpack(deletes, i, math.min(i + ${CHUNK - 1}, #deletes))) end`,
+};
+
+/** The commit script in one of its forms, without its first line. */
+export const commitBody = (form: CommitForm): string => `
+local meta, unpack, call, pcall = ${form.meta}, unpack, redis.call, redis.pcall
 local tonumber, format = tonumber, string.format
 local dataset, writer, session, seq, turn, frame, applied, headers, entries, strings, deletes, sets, rebuilds, expiries =
-  unpack(cmsgpack.unpack(ARGV[1]))
+  unpack(cmsgpack.unpack(${form.frame}))
 
 local function chunked(command, key, items)
   for i = 1, #items, ${CHUNK} do
@@ -65,11 +96,11 @@ local atSession, atSeq, previous = string.match(facts[2], '^(%d+):(%d+):(%d+:%d+
 if tonumber(atSession) ~= session then return 'FENCED' end
 if tonumber(atSeq) + 1 ~= seq then return 'GAP' end
 reserved = tonumber(facts[3])
-
+${form.look}
 local marks = {}
 if frame then
   local number = facts[5] and tonumber(string.match(facts[5], '^%d+')) or 0
-  if number + 1 ~= tonumber(frame[3]) then return 'STALE frame ' .. frame[3] .. ' does not follow ' .. string.format('%.0f', number) end
+  if ${form.misfit} then return 'STALE frame ' .. frame[3] .. ' does not follow ' .. string.format('%.0f', number) end
   marks[frame[2]] = tonumber(frame[3])
   if call('EXISTS', frame[1]) == 0 then reserved = reserved + 1 end
 end
@@ -109,7 +140,7 @@ local entryCounts = {}
 for i = 1, #entries, 4 do entryCounts[i] = call('HLEN', entries[i]) end
 for i = 1, #sets, 4 do call('HLEN', sets[i + 1]) end
 for i = 1, #rebuilds, 2 do call('HLEN', rebuilds[i + 1]) end
-
+${form.prepare}
 -- 2. Write. The log first: it is the one call that damage from outside could still make fail.
 if frame then call('XADD', frame[1], frame[3] .. '-0', 's', frame[4], 'b', frame[5]) end
 
@@ -150,8 +181,8 @@ local function rebuild(key, hash)
   chunked('SADD', key, call('HKEYS', hash))
 end
 
-for i = 1, #strings, ${CHUNK} do call('MSET', unpack(strings, i, math.min(i + ${CHUNK - 1}, #strings))) end
-for i = 1, #deletes, ${CHUNK} do call('UNLINK', unpack(deletes, i, math.min(i + ${CHUNK - 1}, #deletes))) end
+${form.writeStrings}
+${form.writeDeletes}
 for i = 1, #sets, 4 do
   local key = sets[i]
   -- Someone may have written another type past us: then what the entries say replaces it.
@@ -202,16 +233,17 @@ if turn ~= facts[6] and owner ~= writer then
   store[#store + 1] = '${META.turn}'
   store[#store + 1] = facts[6]
 end
+${form.record}
 chunked('HSET', meta, store)
 if sole and #told == 2 then return 'DONE' end
 return table.concat(told, ' ')
 `;
 
 /** Commits. ARGV[1]: the frame of commit-frame.ts. Gives DONE (with what slot-digests.ts learns), STALE …, GAP, FENCED or LOST; only DONE wrote anything. */
-export const COMMIT_SCRIPT = `#!lua\n${COMMIT_BODY}`;
+export const COMMIT_SCRIPT = `#!lua\n${commitBody(SINGLE)}`;
 
 /** The same for commits that only remove: allowed when the server is out of memory. */
-export const REMOVE_SCRIPT = `#!lua flags=allow-oom\n${COMMIT_BODY}`;
+export const REMOVE_SCRIPT = `#!lua flags=allow-oom\n${commitBody(SINGLE)}`;
 
 /** A record of a writer that was not used for so long is forgotten: its process is gone. */
 const WRITER_LIFETIME_S = 90 * 86_400;
