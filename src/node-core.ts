@@ -12,7 +12,7 @@ import type { Conflict } from './replica/conflicts.js';
 import type { KeyChange } from './replica/key-change.js';
 import { KeyRules } from './replica/key-rules.js';
 import { Replica } from './replica/replica.js';
-import { epochOf, isIntact, newReplicaId, startReplicaId } from './replica-identity.js';
+import { epochOf, identityIn, isIntact, newReplicaId, startReplicaId } from './replica-identity.js';
 import { openStore } from './store/open.js';
 import type { Store, StoreFacts } from './store/store.js';
 import { Loading } from './sync/loading.js';
@@ -73,12 +73,12 @@ export class NodeCore implements Engine {
       const facts = await store.open();
       const replica = startReplicaId(mesh.self, facts, timers.now());
       // From here on a crash must be seen as one.
-      await store.saveIdentity({ peerId: mesh.self, replica, clean: false });
       const node = new NodeCore(options, listener, store, mesh, facts, replica);
+      await node.#saveIdentity(replica, false);
       node.#loading.opened(facts.applied.length === 0);
       await mesh.start(node.#sync);
       node.#sync.start();
-      if (replica === facts.identity?.replica) await node.#continueEpoch(facts);
+      if (replica === identityIn(facts, mesh.self)?.replica) await node.#continueEpoch(facts);
       node.#watchStore();
       node.#state = 'ready';
       logger.info(
@@ -360,8 +360,7 @@ export class NodeCore implements Engine {
     this.#sync.stop();
     await this.#mesh.stop();
     if (clean) {
-      const identity = { peerId: this.#mesh.self, replica: this.#replica.id, clean: true };
-      await this.#store.saveIdentity(identity).catch((error: Error) => {
+      await this.#saveIdentity(this.#replica.id, true).catch((error: Error) => {
         this.#options.logger.warn(
           { err: error },
           'could not mark a clean shutdown: the next start begins a new epoch',
@@ -369,6 +368,10 @@ export class NodeCore implements Engine {
       });
     }
     await this.#store.close();
+  }
+
+  #saveIdentity(replica: string, clean: boolean): Promise<void> {
+    return this.#store.saveIdentity({ peerId: this.#mesh.self, replica, born: this.#sync.born, clean });
   }
 
   /** Asks the store for a sign of life, so that a node with nothing to do notices too that it is gone, and says so. */
@@ -428,10 +431,11 @@ export class NodeCore implements Engine {
     const { logger, timers } = this.#options;
     this.#facts = facts;
     let { id } = this.#replica;
-    if (id === this.#spent || !isIntact(facts, id, this.#replica.lastFrame)) {
+    if (id === this.#spent || !isIntact(facts, this.#mesh.self, id, this.#replica.lastFrame)) {
       const lost = id;
       id = newReplicaId(this.#mesh.self, facts, timers.now(), lost);
-      await this.#store.saveIdentity({ peerId: this.#mesh.self, replica: id, clean: false });
+      this.#sync.returned(facts.notes === null ? epochOf(id) : null);
+      await this.#saveIdentity(id, false);
       this.#log.restart();
       logger.warn(
         { lost, replica: id },
@@ -439,7 +443,6 @@ export class NodeCore implements Engine {
       );
     }
     this.#loading.opened(facts.applied.length === 0);
-    this.#sync.returned(facts.notes === null ? epochOf(id) : null);
     this.#sync.restart(facts.applied);
     this.#sync.recover();
     if (this.#state === 'store-unavailable') this.#state = 'ready';
@@ -453,7 +456,7 @@ export class NodeCore implements Engine {
       "this region's data is dropped, and fetched anew from the other regions",
     );
     try {
-      await this.#store.clear();
+      await this.#store.clear('outdated');
     } catch (error) {
       this.#options.logger.error({ err: error as Error }, "this region's data could not be dropped yet");
       return this.#sync.outcastAgain();
@@ -463,6 +466,6 @@ export class NodeCore implements Engine {
 }
 
 /** Another identity than `self` whose data a store holds; null = none. */
-function predecessorOf({ identity, applied }: StoreFacts, self: string): string | null {
-  return identity === null || identity.peerId === self || applied.length === 0 ? null : identity.peerId;
+function predecessorOf({ identities, applied }: StoreFacts, self: string): string | null {
+  return applied.length === 0 ? null : (identities.find(({ peerId }) => peerId !== self)?.peerId ?? null);
 }

@@ -27,7 +27,7 @@ import type { ReplicaId } from '../crdts/dot.js';
 import { STAMP_EPOCH_MS } from '../crdts/stamp.js';
 import { replicaHash } from './mesh/identity.js';
 import type { PeerId } from './mesh/mesh.js';
-import type { StoreFacts } from './store/store.js';
+import type { StoredIdentity, StoreFacts } from './store/store.js';
 
 /** The epoch that begins at a Unix time. */
 export function epochAt(nowMs: number): number {
@@ -46,11 +46,16 @@ export function isLaterEpoch(replica: ReplicaId, than: ReplicaId): boolean {
   return identity !== '' && than.startsWith(identity) && epochOf(replica) > epochOf(than);
 }
 
+/** A node's identity in its store; undefined when it has none there. */
+export function identityIn({ identities }: StoreFacts, peer: PeerId): StoredIdentity | undefined {
+  return identities.find(({ peerId }) => peerId === peer);
+}
+
 /** The id to begin a new epoch with: later than every epoch of this identity that the store has heard of. */
 export function newReplicaId(peer: PeerId, facts: StoreFacts, nowMs: number, current?: ReplicaId): ReplicaId {
   const hash = replicaHash(peer);
   let latest = 0;
-  const known = [...facts.applied.map((mark) => mark.replica), facts.identity?.replica, current];
+  const known = [...facts.applied.map((mark) => mark.replica), identityIn(facts, peer)?.replica, current];
   for (const replica of known) {
     if (replica?.startsWith(`${hash}.`) === true) latest = Math.max(latest, epochOf(replica));
   }
@@ -59,19 +64,15 @@ export function newReplicaId(peer: PeerId, facts: StoreFacts, nowMs: number, cur
 
 /** The id to start with: the last one after a clean shutdown, else a new one. */
 export function startReplicaId(peer: PeerId, facts: StoreFacts, nowMs: number): ReplicaId {
-  const { identity } = facts;
-  if (
-    identity?.clean === true &&
-    identity.peerId === peer &&
-    identity.replica.startsWith(`${replicaHash(peer)}.`)
-  ) {
+  const identity = identityIn(facts, peer);
+  if (identity?.clean === true && identity.replica.startsWith(`${replicaHash(peer)}.`))
     return identity.replica;
-  }
   return newReplicaId(peer, facts, nowMs);
 }
 
 /** Says whether a store that comes back still has everything that this node committed to it. */
-export function isIntact(facts: StoreFacts, replica: ReplicaId, lastFrame: number): boolean {
+export function isIntact(facts: StoreFacts, peer: PeerId, replica: ReplicaId, lastFrame: number): boolean {
   const number = facts.applied.find((mark) => mark.replica === replica)?.number ?? 0;
-  return facts.identity?.replica === replica && !facts.identity.clean && number >= lastFrame;
+  const identity = identityIn(facts, peer);
+  return identity?.replica === replica && !identity.clean && number >= lastFrame;
 }

@@ -80,7 +80,7 @@ test('a member that claims more frames than were made makes a running node begin
   await mesh.run(b.stop());
   await mesh.start('b', { heartbeatMs: 100 });
   await mesh.until('a new epoch', () => replicaOf(mesh, 'a') !== before && a.status().state === 'ready');
-  assert.equal(dataset.identity?.replica, replicaOf(mesh, 'a'));
+  assert.equal(dataset.nodes.get('a')?.identity.replica, replicaOf(mesh, 'a'));
   assert.equal(await mesh.run(a.counter('n').increment(10)), 11n);
   assert.equal(dataset.applied.get(replicaOf(mesh, 'a'))?.number, 1, 'its first frame');
   const second = replicaOf(mesh, 'a');

@@ -15,11 +15,13 @@ const NOW = Date.UTC(2025, 0, 1);
 
 function facts(identity: StoredIdentity | null, applied: Record<string, number> = {}): StoreFacts {
   const marks = Object.entries(applied).map(([replica, number]) => ({ replica, number, stamp: number }));
-  return { identity, applied: marks, notes: null, server: {} };
+  const identities = identity === null ? [] : [identity];
+  const place = { dataset: 'd', place: 'd@1', dropped: null };
+  return { ...place, identities, applied: marks, notes: null, server: {} };
 }
 
 function identity(replica: string, clean: boolean, peerId = PEER): StoredIdentity {
-  return { peerId, replica, clean };
+  return { peerId, replica, born: 1, clean };
 }
 
 test('after a clean shutdown the replica id is kept', () => {
@@ -61,13 +63,21 @@ test('a clock that went backwards does not make an epoch come again that the sto
 
 test('a store is intact when it knows this very replica as running, with all frames that it acknowledged', () => {
   const id = `${HASH}.5`;
-  assert.equal(isIntact(facts(identity(id, false), { [id]: 7 }), id, 7), true);
-  assert.equal(isIntact(facts(identity(id, false), { [id]: 8 }), id, 7), true, 'one more took effect');
-  assert.equal(isIntact(facts(identity(id, false), { [id]: 6 }), id, 7), false, 'the tail is lost');
-  assert.equal(isIntact(facts(identity(id, true), { [id]: 7 }), id, 7), false, 'an old clean mark is back');
-  assert.equal(isIntact(facts(identity(`${HASH}.4`, false), { [id]: 7 }), id, 7), false, 'an old identity');
-  assert.equal(isIntact(facts(null), id, 0), false, 'nothing is left');
-  assert.equal(isIntact(facts(identity(id, false)), id, 0), true, 'nothing was there to lose');
+  assert.equal(isIntact(facts(identity(id, false), { [id]: 7 }), PEER, id, 7), true);
+  assert.equal(isIntact(facts(identity(id, false), { [id]: 8 }), PEER, id, 7), true, 'one more took effect');
+  assert.equal(isIntact(facts(identity(id, false), { [id]: 6 }), PEER, id, 7), false, 'the tail is lost');
+  assert.equal(
+    isIntact(facts(identity(id, true), { [id]: 7 }), PEER, id, 7),
+    false,
+    'an old clean mark is back',
+  );
+  assert.equal(
+    isIntact(facts(identity(`${HASH}.4`, false), { [id]: 7 }), PEER, id, 7),
+    false,
+    'an old identity',
+  );
+  assert.equal(isIntact(facts(null), PEER, id, 0), false, 'nothing is left');
+  assert.equal(isIntact(facts(identity(id, false)), PEER, id, 0), true, 'nothing was there to lose');
 });
 
 async function logged(maxBytes: number, sizes: readonly number[]): Promise<number[]> {

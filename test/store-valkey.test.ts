@@ -392,7 +392,7 @@ describe('the Valkey store, when its server is restarted,', () => {
   it('goes on without an error when all data are there, even after kill -9 under load', async () => {
     const valkey = await server({ appendonly: true });
     const store = await opened(valkey.url, { answerTimeoutMs: 30_000 });
-    await store.saveIdentity({ peerId: 'p', replica: 'me.1', clean: false });
+    await store.saveIdentity({ peerId: 'p', replica: 'me.1', born: 1, clean: false });
     let confirmed = 0;
     const commits: Promise<void>[] = [];
     for (let i = 1; i <= 400; i += 1) {
@@ -422,12 +422,11 @@ describe('the Valkey store, when its server is restarted,', () => {
     await valkey.restart();
     assert.deepEqual(codes(await settled), ['STORE_RESET', 'STORE_RESET']);
     await assert.rejects(store.load([]), { code: 'STORE_RESET' });
-    await assert.rejects(store.saveIdentity({ peerId: 'p', replica: 'r', clean: true }), {
+    await assert.rejects(store.saveIdentity({ peerId: 'p', replica: 'r', born: 1, clean: true }), {
       code: 'STORE_RESET',
     });
     assert.equal(await store.ping(), false);
-    const { identity } = await store.open();
-    assert.equal(identity, null);
+    assert.deepEqual((await store.open()).identities, []);
     assert.equal((await store.load([{ key: b('k') }]))[0]?.header, null);
     await store.commit({ writes: [write('k')] });
   });
@@ -456,7 +455,7 @@ describe('the Valkey store, when its server is restarted,', () => {
     await store.open();
     await store.commit({ writes: [write('k')] });
     await other.flushall();
-    await assert.rejects(store.saveIdentity({ peerId: 'p', replica: 'r', clean: true }), {
+    await assert.rejects(store.saveIdentity({ peerId: 'p', replica: 'r', born: 1, clean: true }), {
       code: 'STORE_RESET',
     });
   });
@@ -464,24 +463,86 @@ describe('the Valkey store, when its server is restarted,', () => {
   it('does not bring the mark of a clean shutdown back', async () => {
     const valkey = await server({ appendonly: true });
     const store = await opened(valkey.url);
-    await store.saveIdentity({ peerId: 'p', replica: 'me.1', clean: true });
+    await store.saveIdentity({ peerId: 'p', replica: 'me.1', born: 1, clean: true });
     await store.commit({ writes: [write('k')] });
     await valkey.restart();
     await store.load([]);
     const next = new ValkeyStore(valkey.url);
     endings.push(() => next.close());
-    assert.equal((await next.open()).identity?.clean, false);
+    assert.equal((await next.open()).identities[0]?.clean, false);
   });
 
   it('takes the mark of a clean shutdown for none, because it may be that of a backup', async () => {
     const valkey = await server({ appendonly: true });
     const store = await opened(valkey.url);
-    await store.saveIdentity({ peerId: 'p', replica: 'me.1', clean: true });
+    await store.saveIdentity({ peerId: 'p', replica: 'me.1', born: 1, clean: true });
     await store.close();
-    const cleanNow = async () => (await (await opened(valkey.url)).open()).identity?.clean;
+    const cleanNow = async () => (await (await opened(valkey.url)).open()).identities[0]?.clean;
     assert.equal(await cleanNow(), true);
     await valkey.restart();
     assert.equal(await cleanNow(), false);
+  });
+});
+
+describe('the Valkey store, when an earlier release has used it,', () => {
+  it('finds its one identity, and moves it beside the next one that is stored', async () => {
+    const valkey = await server();
+    const before = await plain(valkey.url);
+    const runId = /run_id:(\S+)/.exec(await before.info('server'))![1]!;
+    await before.hset('__mesh:meta', {
+      ...{ dataset: 'd', reserved: '1', peer: 'old', replica: 'o.1', clean: runId, notes: 'n' },
+    });
+    const store = new ValkeyStore(valkey.url);
+    endings.push(() => store.close());
+    const old = { peerId: 'old', replica: 'o.1', born: null, clean: true };
+    const { identities, notes } = await store.open();
+    assert.deepEqual([identities, notes], [[old], 'n']);
+    const next = { peerId: 'next', replica: 'x.1', born: 4, clean: false };
+    await store.saveIdentity(next);
+    const found = (await store.refresh()).identities;
+    assert.deepEqual(
+      [...found].sort((x, y) => (x.peerId < y.peerId ? -1 : 1)),
+      [next, old],
+    );
+    assert.deepEqual(await before.hmget('__mesh:meta', 'peer', 'replica', 'clean'), [null, null, null]);
+    assert.equal(await store.retire('old', 60_000), true);
+  });
+});
+
+describe('the Valkey store, when two nodes write through it,', () => {
+  it('tells both at once when the frames of one are lost, though the other has lost none', async () => {
+    const valkey = await server();
+    const [store, other] = [await opened(valkey.url), await opened(valkey.url)];
+    await store.commit({ writes: [write('a')], frame: frame(1) });
+    await (await plain(valkey.url)).save();
+    await other.commit({ writes: [], frame: { ...frame(1), replica: 'other.1' } });
+    await store.refresh();
+    await valkey.kill('SIGKILL');
+    await valkey.restart();
+    await assert.rejects(other.commit({ writes: [write('b')] }), { code: 'STORE_RESET' });
+    await assert.rejects(store.commit({ writes: [write('b')], frame: frame(2) }), { code: 'STORE_RESET' });
+    const { applied } = await store.open();
+    assert.deepEqual(applied, [{ replica: 'me.1', number: 1, stamp: 1000 }]);
+  });
+
+  it('keeps digests and reserved keys right though they commit by turns', async () => {
+    const valkey = await server();
+    const stores = [await opened(valkey.url), await opened(valkey.url)];
+    const client = await plain(valkey.url);
+    let sum = 0;
+    for (let i = 0; i < 200; i += 1) {
+      const keys = [`{same}${i}`, `k${i % 20}-${i}`];
+      await Promise.all(
+        stores.map((store, at) => store.commit({ writes: [write(`${keys[at]}`, { digest: i + 1 })] })),
+      );
+      sum += 2 * (i + 1);
+    }
+    const digests = await stores[0]!.digests();
+    assert.equal(
+      [...digests.values()].reduce((total, digest) => total + digest, 0),
+      sum,
+    );
+    assert.equal(Number(await client.hget('__mesh:meta', 'reserved')), digests.size + 1);
   });
 });
 
@@ -508,7 +569,7 @@ describe('the Valkey store, when the server refuses,', () => {
       frame: frame(1),
     });
     await store.trimLog('me.1', 1);
-    await store.saveIdentity({ peerId: 'p', replica: 'me.1', clean: false });
+    await store.saveIdentity({ peerId: 'p', replica: 'me.1', born: 1, clean: false });
     assert.equal(await store.count(), 0);
     await other.config('SET', 'maxmemory', '0');
     await store.commit({ writes: [write('m')] });

@@ -190,11 +190,13 @@ export function writeCommit(
     out.string(decimal(frame.stamp));
     out.raw(frame.bytes);
   }
-  out.array(applied.length * 3);
+  out.array(applied.length * 4);
   for (const mark of applied) {
     out.string((META.appliedPrefix + mark.replica) as ByteString);
     out.string(decimal(mark.number));
     out.string(decimal(mark.stamp));
+    if (mark.after === undefined) out.boolean(false);
+    else out.number(mark.after);
   }
   writeHeaders(out, writes, digests);
   writeEntries(out, writes);

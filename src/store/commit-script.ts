@@ -84,8 +84,8 @@ local function storeSlot(slot, count, first, old, digest)
 end
 
 -- 1. Look.
-local wanted = {'${META.dataset}', writer, '${META.reserved}', '${META.clean}', frame and frame[2] or '${META.dataset}', '${META.turn}'}
-for i = 1, #applied, 3 do wanted[#wanted + 1] = applied[i] end
+local wanted = {'${META.dataset}', writer, '${META.reserved}', frame and frame[2] or '${META.dataset}', '${META.turn}'}
+for i = 1, #applied, 4 do wanted[#wanted + 1] = applied[i] end
 local facts = {}
 for i = 1, #wanted, ${CHUNK} do
   local part = call('HMGET', meta, unpack(wanted, i, math.min(i + ${CHUNK - 1}, #wanted)))
@@ -99,16 +99,26 @@ reserved = tonumber(facts[3])
 ${form.look}
 local marks = {}
 if frame then
-  local number = facts[5] and tonumber(string.match(facts[5], '^%d+')) or 0
+  local number = facts[4] and tonumber(string.match(facts[4], '^%d+')) or 0
   if ${form.misfit} then return 'STALE frame ' .. frame[3] .. ' does not follow ' .. string.format('%.0f', number) end
   marks[frame[2]] = tonumber(frame[3])
   if call('EXISTS', frame[1]) == 0 then reserved = reserved + 1 end
 end
+for i = 1, #applied, 4 do
+  local stored = facts[6 + (i - 1) / 4]
+  marks[i] = stored and tonumber(string.match(stored, '^%d+')) or 0
+  if applied[i + 3] and applied[i + 3] ~= marks[i] then return 'STALE mark' end
+end
 
 -- The digests that came along hold if it is still the turn that they rest on (slot-digests.ts).
-local number, owner = string.match(facts[6] or '0:', '^(%d+):(.*)$')
-if owner ~= writer then facts[6] = format('%.0f', number + 1) .. ':' .. writer end
-local sole = turn == facts[6]
+local number, owner = string.match(facts[5] or '0:', '^(%d+):(.*)$')
+if owner ~= writer then facts[5] = format('%.0f', number + 1) .. ':' .. writer end
+local sole = turn == facts[5]
+-- Leaves word for the other writer that it was faster, and may let this one go first.
+local function stale()
+  if owner ~= '!' .. writer then call('HSET', meta, '${META.turn}', format('%.0f', number + 1) .. ':!' .. writer) end
+  return 'STALE header'
+end
 
 local digests, after = {}, {}
 local at = 1
@@ -117,11 +127,11 @@ while at <= #headers do
   local first = at + 4
   if sole and headers[at + 2] then after[at] = headers[at + 2] end
   if count == 1 and after[at] then
-    if call('HGET', slot, headers[first]) ~= headers[first + 1] then return 'STALE header' end
+    if call('HGET', slot, headers[first]) ~= headers[first + 1] then return stale() end
   elseif count == 1 then
     local stored = call('HMGET', slot, slot, headers[first])
     digests[at] = stored[1]
-    if stored[2] ~= headers[first + 1] then return 'STALE header' end
+    if stored[2] ~= headers[first + 1] then return stale() end
   else
     if not after[at] then digests[at] = call('HGET', slot, slot) end
     for i = 0, count - 1, ${CHUNK} do
@@ -129,7 +139,7 @@ while at <= #headers do
       for j = i, math.min(i + ${CHUNK - 1}, count - 1) do keys[#keys + 1] = headers[first + 3 * j] end
       local stored = call('HMGET', slot, unpack(keys))
       for j = 1, #stored do
-        if stored[j] ~= headers[first + 3 * (i + j - 1) + 1] then return 'STALE header' end
+        if stored[j] ~= headers[first + 3 * (i + j - 1) + 1] then return stale() end
       end
     end
   end
@@ -144,7 +154,8 @@ ${form.prepare}
 -- 2. Write. The log first: it is the one call that damage from outside could still make fail.
 if frame then call('XADD', frame[1], frame[3] .. '-0', 's', frame[4], 'b', frame[5]) end
 
-local told = {'DONE', facts[6]}
+local told = {'DONE', facts[5]}
+if string.sub(owner, 1, 1) == '!' and owner ~= '!' .. writer then told[1] = 'DONE*' end
 at = 1
 while at <= #headers do
   local slot, count = headers[at], headers[at + 3]
@@ -211,35 +222,30 @@ local store = {
   writer, atSession .. ':' .. string.format('%.0f', seq) .. ':' .. previous .. ':' .. now,
   '${META.reserved}', string.format('%.0f', reserved),
 }
-if facts[4] and facts[4] ~= '0' then
-  store[#store + 1] = '${META.clean}'
-  store[#store + 1] = '0'
-end
 if frame then
   store[#store + 1] = frame[2]
   store[#store + 1] = frame[3] .. ' ' .. frame[4]
 end
-for i = 1, #applied, 3 do
+for i = 1, #applied, 4 do
   local field, number = applied[i], tonumber(applied[i + 1])
-  local stored = facts[7 + (i - 1) / 3]
-  local known = marks[field] or stored and tonumber(string.match(stored, '^%d+')) or 0
+  local known = marks[field] or marks[i]
   if number > known then
     marks[field] = number
     store[#store + 1] = field
     store[#store + 1] = applied[i + 1] .. ' ' .. applied[i + 2]
   end
 end
-if turn ~= facts[6] and owner ~= writer then
+if turn ~= facts[5] and owner ~= writer then
   store[#store + 1] = '${META.turn}'
-  store[#store + 1] = facts[6]
+  store[#store + 1] = facts[5]
 end
 ${form.record}
 chunked('HSET', meta, store)
-if sole and #told == 2 then return 'DONE' end
+if sole and #told == 2 then return told[1] end
 return table.concat(told, ' ')
 `;
 
-/** Commits. ARGV[1]: the frame of commit-frame.ts. Gives DONE (with what slot-digests.ts learns), STALE …, GAP, FENCED or LOST; only DONE wrote anything. */
+/** Commits. ARGV[1]: the frame of commit-frame.ts. Gives DONE (with what slot-digests.ts learns; DONE* when another writer's commit failed because of this one's), STALE …, GAP, FENCED or LOST; only DONE wrote anything but the turn. */
 export const COMMIT_SCRIPT = `#!lua\n${commitBody(SINGLE)}`;
 
 /** The same for commits that only remove: allowed when the server is out of memory. */
@@ -250,14 +256,14 @@ const WRITER_LIFETIME_S = 90 * 86_400;
 
 /**
  * Begins a session. ARGV: writer, session, previous session ('0' at first), dataset ('' at first), name for a new
- * dataset, then peer id, replica and clean mark of an identity to store again ('' for none).
+ * dataset, then field and value of an identity to store again ('' for none).
  * Gives LOST, FENCED, or { commits of the previous session that took effect, the hash of facts as it was }.
  */
 export const BEGIN_SCRIPT = `#!lua flags=allow-oom
 local meta = '${META_KEY}'
 local writer, session, before, dataset = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 for _, command in ipairs({'MSET', 'UNLINK', 'SADD', 'SREM', 'PEXPIREAT', 'PERSIST', 'HSET', 'HDEL', 'HMGET', 'HGET',
-  'HLEN', 'HKEYS', 'HGETALL', 'DEL', 'EXISTS', 'XADD', 'XRANGE', 'XTRIM', 'XLEN', 'MGET', 'TYPE', 'TIME', 'DBSIZE'}) do
+  'HEXISTS', 'HLEN', 'HKEYS', 'HGETALL', 'DEL', 'EXISTS', 'XADD', 'XRANGE', 'XTRIM', 'XLEN', 'MGET', 'TYPE', 'TIME', 'DBSIZE'}) do
   local arguments = {command, 'any', '1', '1', '1'}
   if command == 'TIME' or command == 'DBSIZE' then arguments = {command} end
   if command == 'MGET' or command == 'UNLINK' or command == 'DEL' or command == 'EXISTS' then arguments = {command, 'any'} end
@@ -293,9 +299,7 @@ else
 end
 local now = redis.call('TIME')[1]
 redis.call('HSET', meta, writer, session .. ':0:' .. carried .. ':' .. now)
-if ARGV[6] ~= '' then
-  redis.call('HSET', meta, '${META.peerId}', ARGV[6], '${META.replica}', ARGV[7], '${META.clean}', ARGV[8])
-end
+if ARGV[6] ~= '' then redis.call('HSET', meta, ARGV[6], ARGV[7]) end
 for field, value in pairs(known) do
   if field ~= writer and string.sub(field, 1, 2) == '${META.writerPrefix}' then
     local used = tonumber(string.match(value, ':(%d+)$') or now)
@@ -305,21 +309,49 @@ end
 return {tonumber(done), facts}
 `;
 
-/** Stores an identity. ARGV: dataset, writer, session, peer id, replica, clean mark. Gives DONE, FENCED or LOST. */
-export const IDENTITY_SCRIPT = `#!lua flags=allow-oom
-local facts = redis.call('HMGET', '${META_KEY}', '${META.dataset}', ARGV[2])
+/** What every script begins with that changes the hash of facts. ARGV: dataset, writer, session. */
+const CHECK_SENDER = `#!lua flags=allow-oom
+local meta = '${META_KEY}'
+local facts = redis.call('HMGET', meta, '${META.dataset}', ARGV[2])
 if facts[1] ~= ARGV[1] or not facts[2] then return 'LOST' end
 if string.match(facts[2], '^%d+') ~= ARGV[3] then return 'FENCED' end
-redis.call('HSET', '${META_KEY}', '${META.peerId}', ARGV[4], '${META.replica}', ARGV[5], '${META.clean}', ARGV[6])
+`;
+
+/**
+ * Stores an identity, and that its writer lives. ARGV: sender, then field and value. Gives DONE, FENCED or LOST. One that an earlier release
+ * stored moves to its own field.
+ */
+export const IDENTITY_SCRIPT = `${CHECK_SENDER}
+local now = redis.call('TIME')[1]
+local life = string.gsub(facts[2], '%d+$', now)
+redis.call('HSET', meta, ARGV[4], ARGV[5], ARGV[2], life)
+local old = redis.call('HMGET', meta, '${META.oldPeerId}', '${META.oldReplica}', '${META.oldClean}')
+if old[1] and old[2] then
+  local field = '${META.nodePrefix}' .. old[1]
+  if redis.call('HEXISTS', meta, field) == 0 then
+    redis.call('HSET', meta, field, old[2] .. ' - ' .. (old[3] or '0') .. ' -')
+  end
+end
+redis.call('HDEL', meta, '${META.oldPeerId}', '${META.oldReplica}', '${META.oldClean}')
 return 'DONE'
 `;
 
-/** Stores notes. ARGV: dataset, writer, session, notes. Gives DONE, FENCED or LOST. */
-export const NOTES_SCRIPT = `#!lua flags=allow-oom
-local facts = redis.call('HMGET', '${META_KEY}', '${META.dataset}', ARGV[2])
-if facts[1] ~= ARGV[1] or not facts[2] then return 'LOST' end
-if string.match(facts[2], '^%d+') ~= ARGV[3] then return 'FENCED' end
-redis.call('HSET', '${META_KEY}', '${META.notes}', ARGV[4])
+/** Stores notes. ARGV: sender, then notes, and '1' and the notes that must stand there, or '0' for none. Gives FENCED, LOST, or a list of the notes that stand there then. */
+export const NOTES_SCRIPT = `${CHECK_SENDER}
+local stored = redis.call('HGET', meta, '${META.notes}')
+if stored ~= (ARGV[5] == '1' and ARGV[6]) then return {stored} end
+redis.call('HSET', meta, '${META.notes}', ARGV[4])
+return {ARGV[4]}
+`;
+
+/** Retires a node. ARGV: sender, then its field, and for how many seconds it must have been silent. Gives DONE, ALIVE, FENCED or LOST. */
+export const RETIRE_SCRIPT = `${CHECK_SENDER}
+local record = redis.call('HGET', meta, ARGV[4])
+if not record then return 'DONE' end
+local writer = string.match(record, '%S+$')
+local used = tonumber(string.match(redis.call('HGET', meta, writer) or '', ':(%d+)$') or '0')
+if used + tonumber(ARGV[5]) > tonumber(redis.call('TIME')[1]) then return 'ALIVE' end
+redis.call('HDEL', meta, ARGV[4], writer)
 return 'DONE'
 `;
 

@@ -5,7 +5,7 @@
  *     __mesh:{tag}h          hash of a slot: key → header; its digest is the field named like the hash itself
  *     __mesh:{tag}e:KEY      hash of a set: element → entry
  *     __mesh:log:REPLICA     stream of that replica's frames: the id is the frame's number, s = stamp, b = bytes
- *     __mesh:meta            hash of facts about the store and its node, see META
+ *     __mesh:meta            hash of facts about the store and its nodes, see META
  */
 import type { ByteString } from '../../crdts/bytes.js';
 import type { ReplicaId } from '../../crdts/dot.js';
@@ -23,14 +23,18 @@ export const META = {
   dataset: 'dataset',
   /** Number of keys under the reserved prefix, this one included. */
   reserved: 'reserved',
-  peerId: 'peer',
-  replica: 'replica',
-  /** Run id of the server at a clean shutdown; '0' = nothing of the sort, see cleanMark. */
-  clean: 'clean',
-  /** What the node remembers besides, opaque. */
+  /** + PeerId → `replica born clean writer`, of each node that uses the store; see valkey-facts.ts. */
+  nodePrefix: 'n:',
+  /** One node's identity, as it stood in earlier releases: read, and moved to its own field with the next identity that is stored. */
+  oldPeerId: 'peer',
+  oldReplica: 'replica',
+  oldClean: 'clean',
+  /** What the nodes remember besides, opaque. */
   notes: 'notes',
-  /** '1' while everything is being removed; see valkey-clear.ts. */
+  /** A name for it while everything is being removed; see valkey-clear.ts. */
   clearing: 'clearing',
+  /** Which data set was removed here last, and why: `dataset reason`. */
+  dropped: 'dropped',
   /** Which writer has been the only one to commit, and since its how manyth turn: `number:writer`; see slot-digests.ts. */
   turn: 'turn',
   /** + replica id → `number stamp`. */

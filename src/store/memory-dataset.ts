@@ -7,7 +7,15 @@ import type { ReplicaId } from '../../crdts/dot.js';
 import { StaleCommitError } from '../errors.js';
 import { MemoryNatives } from './memory-natives.js';
 import { keySlot } from './slots.js';
-import type { AppliedMark, Commit, KeyWrite, LoggedFrame, StoredIdentity } from './store.js';
+import type {
+  AppliedMark,
+  Commit,
+  DroppedData,
+  DropReason,
+  KeyWrite,
+  LoggedFrame,
+  StoredIdentity,
+} from './store.js';
 
 /** Headers and digest of a slot that holds any header. */
 export interface MemorySlot {
@@ -15,14 +23,26 @@ export interface MemorySlot {
   readonly headers: Map<ByteString, ByteString>;
 }
 
+/** A node that uses the data: who it is, which store object commits for it, and when that one last did (Unix milliseconds). */
+export interface MemoryNode {
+  identity: StoredIdentity;
+  readonly writer: symbol;
+  usedMs: number;
+}
+
 /** The data of a memory store. */
 export class MemoryDataset {
+  /** Random; empty until a store opens it for the first time. A copy has the same. */
+  name = '';
   readonly slots = new Map<number, MemorySlot>();
   readonly entries = new Map<ByteString, Map<ByteString, ByteString>>();
   readonly natives = new MemoryNatives();
   readonly logs = new Map<ReplicaId, LoggedFrame[]>();
   readonly applied = new Map<ReplicaId, AppliedMark>();
-  identity: StoredIdentity | null = null;
+  readonly nodes = new Map<string, MemoryNode>();
+  /** Store objects that may not commit any more. */
+  readonly retired = new WeakSet<symbol>();
+  dropped: DroppedData | null = null;
   notes: ByteString | null = null;
   /** Counts how often it was cleared: who opened it before must open it again. */
   generation = 0;
@@ -32,14 +52,16 @@ export class MemoryDataset {
   }
 
   /** Removes all that nodes have written; natives without a header stay. */
-  clear(): void {
+  clear(reason: DropReason): void {
     for (const { headers } of this.slots.values()) for (const key of headers.keys()) this.natives.delete(key);
     this.slots.clear();
     this.entries.clear();
     this.logs.clear();
     this.applied.clear();
-    this.identity = null;
+    this.nodes.clear();
     this.notes = null;
+    this.dropped = { dataset: this.name, reason };
+    this.name = '';
     this.generation += 1;
   }
 
@@ -50,6 +72,10 @@ export class MemoryDataset {
       if (frame.number !== last + 1) {
         throw new StaleCommitError(`the store has moved on: frame ${frame.number} does not follow ${last}`);
       }
+    }
+    for (const { replica, after } of applied) {
+      if (after !== undefined && after !== (this.applied.get(replica)?.number ?? 0))
+        throw new StaleCommitError('the store has moved on: those frames are applied already');
     }
     for (const { key, expected } of writes) {
       if (this.header(key) !== expected)
@@ -63,9 +89,9 @@ export class MemoryDataset {
       log.push({ replica, number, stamp, bytes: frame.bytes.slice() });
       this.applied.set(replica, { replica, number, stamp });
     }
-    for (const mark of applied) {
-      if (mark.number > (this.applied.get(mark.replica)?.number ?? 0))
-        this.applied.set(mark.replica, { ...mark });
+    for (const { replica, number, stamp } of applied) {
+      if (number > (this.applied.get(replica)?.number ?? 0))
+        this.applied.set(replica, { replica, number, stamp });
     }
     const touched = new Set<number>();
     for (const write of writes) touched.add(this.#writeHeader(write));
@@ -75,7 +101,6 @@ export class MemoryDataset {
       this.#writeNative(write, now);
       if (write.expireAtMs !== undefined) this.natives.expire(write.key, write.expireAtMs, now);
     }
-    if (this.identity?.clean) this.identity = { ...this.identity, clean: false };
   }
 
   #writeHeader({ key, header, digest }: KeyWrite): number {

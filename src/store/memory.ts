@@ -15,6 +15,7 @@ import { MemoryDataset } from './memory-dataset.js';
 import { MemoryScans } from './memory-scans.js';
 import {
   type Commit,
+  type DropReason,
   type LoadedKey,
   type LoadRequest,
   type LoggedFrame,
@@ -58,6 +59,9 @@ export class MemoryStore implements Store {
   /** Commits that failed and whose callers don't know yet. */
   #untold = 0;
   #generation = 0;
+  /** Whose commits these are; another one each time it is opened. */
+  #writer = Symbol('writer');
+  #peerId: string | null = null;
   readonly #scans = new MemoryScans();
 
   constructor(options: MemoryStoreOptions = {}) {
@@ -84,18 +88,51 @@ export class MemoryStore implements Store {
     this.#state = 'open';
     this.#generation = this.#dataset.generation;
     this.#untold = 0;
-    const { identity, applied, notes } = this.#dataset;
-    return this.#answer(() => ({
-      identity,
-      notes,
-      applied: [...applied.values()],
-      server: { kind: 'memory' },
-    }));
+    this.#writer = Symbol('writer');
+    this.#peerId = null;
+    if (this.#dataset.name === '') this.#dataset.name = this.#randomName();
+    return this.refresh();
+  }
+
+  #randomName(): string {
+    const part = () =>
+      Math.floor(this.#random() * 2 ** 32)
+        .toString(36)
+        .padStart(7, '0');
+    return part() + part() + part() + part();
+  }
+
+  refresh(): Promise<StoreFacts> {
+    return this.#answer(() => {
+      const { nodes, notes, applied, name, dropped } = this.#dataset;
+      return {
+        identities: Array.from(nodes.values(), ({ identity }) => identity),
+        notes,
+        applied: [...applied.values()],
+        dataset: name,
+        place: name,
+        dropped,
+        server: { kind: 'memory' },
+      };
+    });
   }
 
   saveIdentity(identity: StoredIdentity): Promise<void> {
     return this.#answer(() => {
-      this.#dataset.identity = { ...identity };
+      this.#peerId = identity.peerId;
+      const usedMs = this.#timers.now();
+      this.#dataset.nodes.set(identity.peerId, { identity: { ...identity }, writer: this.#writer, usedMs });
+    });
+  }
+
+  retire(peerId: string, silentMs: number): Promise<boolean> {
+    return this.#answer(() => {
+      const node = this.#dataset.nodes.get(peerId);
+      if (node === undefined) return true;
+      if (node.usedMs + silentMs > this.#timers.now()) return false;
+      this.#dataset.nodes.delete(peerId);
+      this.#dataset.retired.add(node.writer);
+      return true;
     });
   }
 
@@ -136,11 +173,19 @@ export class MemoryStore implements Store {
     if (fault === 'lose') return unavailable;
     try {
       this.#dataset.commit(commit, this.#timers.now());
+      this.#showLife();
     } catch (error) {
       if (error instanceof StaleCommitError) return error;
       throw error;
     }
     return fault === 'unknown' ? unavailable : null;
+  }
+
+  #showLife(): void {
+    const node = this.#peerId === null ? undefined : this.#dataset.nodes.get(this.#peerId);
+    if (node === undefined) return;
+    node.usedMs = this.#timers.now();
+    if (node.identity.clean) node.identity = { ...node.identity, clean: false };
   }
 
   readFrames(replica: ReplicaId, fromNumber: number, maxBytes: number): Promise<LoggedFrame[]> {
@@ -169,14 +214,6 @@ export class MemoryStore implements Store {
     return this.#answer(() => new Map([...this.#dataset.slots].map(([slot, { digest }]) => [slot, digest])));
   }
 
-  slotKeys(slot: number): Promise<ByteString[]> {
-    return this.#answer(() => [...(this.#dataset.slots.get(slot)?.headers.keys() ?? [])]);
-  }
-
-  slotHeaders(slot: number): Promise<[ByteString, ByteString][]> {
-    return this.#answer(() => [...(this.#dataset.slots.get(slot)?.headers ?? [])]);
-  }
-
   headers(slots: readonly number[], maxBytes: number): Promise<[ByteString, ByteString][][]> {
     return this.#answer(() => {
       const lists: [ByteString, ByteString][][] = [];
@@ -191,14 +228,15 @@ export class MemoryStore implements Store {
     });
   }
 
-  saveNotes(notes: ByteString): Promise<void> {
+  saveNotes(notes: ByteString, expected: ByteString | null): Promise<ByteString | null> {
     return this.#answer(() => {
-      this.#dataset.notes = notes;
+      if (this.#dataset.notes === expected) this.#dataset.notes = notes;
+      return this.#dataset.notes;
     });
   }
 
-  async clear(): Promise<void> {
-    await this.#answer(() => this.#dataset.clear());
+  async clear(reason: DropReason): Promise<void> {
+    await this.#answer(() => this.#dataset.clear(reason));
   }
 
   slotContent(slot: number): Promise<SlotContent> {
@@ -228,7 +266,7 @@ export class MemoryStore implements Store {
   }
 
   async ping(): Promise<boolean> {
-    return this.#state === 'open' && this.#generation === this.#dataset.generation;
+    return this.#state === 'open' && this.#holds();
   }
 
   async close(): Promise<void> {
@@ -311,9 +349,14 @@ export class MemoryStore implements Store {
     });
   }
 
+  /** Says whether these are still the data that were opened, and this store may commit to them. */
+  #holds(): boolean {
+    return this.#generation === this.#dataset.generation && !this.#dataset.retired.has(this.#writer);
+  }
+
   #check(): void {
     if (this.#state === 'closed') throw new StoppedError();
-    if (this.#state === 'open' && this.#generation !== this.#dataset.generation) this.#state = 'lost';
+    if (this.#state === 'open' && !this.#holds()) this.#state = 'lost';
     if (this.#state === 'lost')
       throw new StoreResetError('the memory store was told to lose its data: open it again');
     if (this.#state === 'new') throw new StoreUnavailableError('the store is not open: call open() first');

@@ -75,31 +75,60 @@ export interface LoggedFrame {
   readonly bytes: Uint8Array;
 }
 
+/** A mark to raise. */
+export interface RaisedMark extends AppliedMark {
+  /**
+   * The number that must stand there (0 = none): any other makes the whole commit stale, since another node on the same store has applied
+   * those frames meanwhile. Default: whatever stands there, and a mark that isn't above it is ignored.
+   */
+  readonly after?: number;
+}
+
 /** One atomic change. */
 export interface Commit {
   readonly writes: readonly KeyWrite[];
   /** This node's own frame, appended to its log; raises the applied vector to it too. */
   readonly frame?: LoggedFrame;
-  /** Raises the applied vector; a mark that is not above the stored one (by number) is ignored. */
-  readonly applied?: readonly AppliedMark[];
+  /** Raises the applied vector. */
+  readonly applied?: readonly RaisedMark[];
 }
 
-/** Who this node was when it last used the store. */
+/** Who a node was when it last used the store. */
 export interface StoredIdentity {
   /** The node's PeerId, as text. */
   readonly peerId: string;
   /** Its current replica id, `<hash>.<epoch>`. */
   readonly replica: ReplicaId;
-  /** True when it was shut down cleanly, nothing was written after that, and the store is certainly not an older copy. */
+  /** The epoch in which it began to use these data; null = an earlier release stored it elsewhere. */
+  readonly born: number | null;
+  /** True when it was shut down cleanly, wrote nothing after that, and the store is certainly not an older copy. */
   readonly clean: boolean;
 }
 
-/** What a store knows when it is opened. */
+/** How the data went that were here before. */
+export interface DroppedData {
+  /** Their name; see {@link StoreFacts.dataset}. */
+  readonly dataset: string;
+  /** Why. */
+  readonly reason: DropReason;
+}
+
+/** 'forgotten': their nodes were forgotten by the others; 'outdated': the others have forgotten what was deleted of them. */
+export type DropReason = 'forgotten' | 'outdated';
+
+/** What a store knows. */
 export interface StoreFacts {
-  readonly identity: StoredIdentity | null;
+  /** The nodes that use it, or have used it, until they are retired. */
+  readonly identities: readonly StoredIdentity[];
   readonly applied: readonly AppliedMark[];
   /** What {@link Store.saveNotes} stored last; null = nothing. */
   readonly notes: ByteString | null;
+  /** Random name of these data; a copy of them has the same. */
+  readonly dataset: string;
+  /** Names these data at the place where they are, in at most 64 printable characters: equal for two nodes when they use one store. Empty: it can't be told. */
+  readonly place: string;
+  /** What {@link Store.clear} removed here last; null = nothing. */
+  readonly dropped: DroppedData | null;
   /** Server, version and the like, for status and logs. */
   readonly server: Readonly<Record<string, string | number>>;
 }
@@ -156,8 +185,18 @@ export interface NativeReads {
 export interface Store extends NativeReads, Inspection {
   /** Connects and reads the facts. Called once before anything else, and again after a StoreResetError. */
   open(): Promise<StoreFacts>;
-  /** Stores who this node is; `clean: false` while it runs. Atomic. */
+  /**
+   * Reads the facts again: other nodes may use the same store. One small read. Rejects with StoreResetError when data are lost that
+   * were acknowledged to this store, or the node of the identity that it stored is retired.
+   */
+  refresh(): Promise<StoreFacts>;
+  /** Stores who this node is, beside others that use the store; `clean: false` while it runs. Atomic, and a sign of life. */
   saveIdentity(identity: StoredIdentity): Promise<void>;
+  /**
+   * Removes the identity of another node, and takes from it the right to commit: its store rejects with StoreResetError until it is
+   * opened again. Gives false, and does nothing, when that one has committed or given a sign of life within `silentMs`.
+   */
+  retire(peerId: string, silentMs: number): Promise<boolean>;
   /** Loads keys; answers stand in the order of the requests. */
   load(requests: readonly LoadRequest[]): Promise<LoadedKey[]>;
   commit(commit: Commit): Promise<void>;
@@ -169,25 +208,24 @@ export interface Store extends NativeReads, Inspection {
 
   /** Digests of the slots that hold any header: slot number (0–16383) → digest (0 … 2^48-1). */
   digests(): Promise<Map<number, number>>;
-  /** Keys of a slot that have a header, in no order. */
-  slotKeys(slot: number): Promise<ByteString[]>;
-
-  /** Keys of a slot with their headers, in no order. */
-  slotHeaders(slot: number): Promise<[key: ByteString, header: ByteString][]>;
   /**
-   * The same for several slots, a list for each, in their order. It ends early, but not before the first one, when the lists hold about
-   * `maxBytes`: go on with the slots that are left. Each slot is read in one atomic step.
+   * Keys of slots with their headers, a list for each slot, in their order. It ends early, but not before the first one, when the lists
+   * hold about `maxBytes`: go on with the slots that are left. Each slot is read in one atomic step.
    */
   headers(slots: readonly number[], maxBytes: number): Promise<[key: ByteString, header: ByteString][][]>;
 
-  /** Stores what a node wants to remember besides, as opaque bytes; see {@link StoreFacts.notes}. Atomic. */
-  saveNotes(notes: ByteString): Promise<void>;
   /**
-   * Removes every key that has a header, native value included, the logs, the applied vector, the identity and the notes. Native
-   * keys without a header stay. Nothing can be committed any more when this resolves: calls reject with StoreResetError until open(),
-   * which finishes the removal before it gives its facts, also after a crash.
+   * Stores what the nodes want to remember besides, as opaque bytes ({@link StoreFacts.notes}), if `expected` stands there (null =
+   * nothing). Gives what stands there then: something else than `notes` when another node was faster. Atomic.
    */
-  clear(): Promise<void>;
+  saveNotes(notes: ByteString, expected: ByteString | null): Promise<ByteString | null>;
+  /**
+   * Removes every key that has a header, native value included, the logs, the applied vector, the identities and the notes. Native
+   * keys without a header stay. Nothing can be committed any more when this resolves: calls reject with StoreResetError until open(),
+   * on every store with these data; open() finishes the removal before it gives its facts, also after a crash. It rejects with
+   * StoreResetError, and removes nothing, when the data are no longer those that were opened.
+   */
+  clear(reason: DropReason): Promise<void>;
 
   /** What it is connected with now, and what is wrong with that: a few facts for status. Default: those of open(). */
   describe?(): Readonly<Record<string, string | number>>;

@@ -21,10 +21,17 @@ import { META, META_KEY } from './layout.js';
 import { type Request, RequestQueue } from './request-queue.js';
 import { findPrimary } from './sentinel.js';
 import { SentinelWatch } from './sentinel-watch.js';
-import { type StoredIdentity, WRONG_TYPE, type WrongType } from './store.js';
+import {
+  type AppliedMark,
+  type DropReason,
+  type StoredIdentity,
+  WRONG_TYPE,
+  type WrongType,
+} from './store.js';
 import { placeLabel, type ValkeyAddress } from './valkey-address.js';
 import { refused, tlsProblem } from './valkey-errors.js';
-import { beginSession, cleanMark, DataLostError, type ScriptName, type Session } from './valkey-handshake.js';
+import { appliedOf, nodeField, nodeRecord } from './valkey-facts.js';
+import { beginSession, DataLostError, type ScriptName, type Session } from './valkey-handshake.js';
 import {
   type Argument,
   argument,
@@ -79,6 +86,8 @@ export class ValkeyConnection {
   #tick = 0;
   #ticking: Cancel | null = null;
   #keeping: (() => void) | null = null;
+  /** The applied vector, as it was when it was last read. */
+  #marks: ReadonlyMap<string, AppliedMark> = new Map();
   #problem = '';
   /** The problem's text already says what to do. */
   #advised = false;
@@ -98,6 +107,7 @@ export class ValkeyConnection {
     this.#currentSession = 0;
     this.#dataset = null;
     this.#identity = null;
+    this.#marks = new Map();
     this.#state = 'new';
     const { timers, answerTimeoutMs } = this.#options;
     let late = false;
@@ -172,43 +182,49 @@ export class ValkeyConnection {
    */
   async commit(script: 'commit' | 'remove', frame: (sender: CommitSender) => Buffer): Promise<string | null> {
     const chain = this.#queue.chain();
-    if (this.#identity?.clean) this.#identity = { ...this.#identity, clean: false };
+    // The mark goes first; both are on one connection.
+    if (this.#identity?.clean) this.saveIdentity({ ...this.#identity, clean: false }).catch(() => {});
     return bytesOf((await this.#enqueue({ script }, (sender) => [frame(sender)], chain, false)) as Reply);
   }
 
   /** Stores an identity, and stores it again with each new session. */
   async saveIdentity(identity: StoredIdentity): Promise<void> {
-    const reply = await this.script('identity', (sender) => [
-      sender.dataset as string,
-      sender.writer as string,
-      String(sender.session),
-      identity.peerId,
-      identity.replica,
-      cleanMark(identity, this.#session?.info),
-    ]);
-    if (bytesOf(reply) !== 'DONE') {
-      this.#lose();
-      throw this.#resetError();
-    }
+    // Sent again with a new session, should the answer to this one be lost.
     this.#identity = identity;
+    const reply = await this.script('identity', (sender) => [
+      ...senderArgs(sender),
+      nodeField(identity.peerId),
+      nodeRecord(identity, this.#session?.info, sender.writer),
+    ]);
+    if (bytesOf(reply) !== 'DONE') this.#throwLost();
   }
 
-  /** Stores a node's notes. */
-  async saveNotes(notes: ByteString): Promise<void> {
+  /** Removes another node's identity, and its right to commit; says whether it did. */
+  async retire(peerId: string, silentMs: number): Promise<boolean> {
+    const silentS = String(Math.ceil(silentMs / 1000));
+    const reply = bytesOf(
+      await this.script('retire', (sender) => [...senderArgs(sender), nodeField(peerId), silentS]),
+    );
+    if (reply !== 'DONE' && reply !== 'ALIVE') this.#throwLost();
+    return reply === 'DONE';
+  }
+
+  /** Stores the nodes' notes, if the expected ones stand there; gives what stands there then. */
+  async saveNotes(notes: ByteString, expected: ByteString | null): Promise<ByteString | null> {
+    const condition = expected === null ? ['0'] : ['1', argument(expected)];
     const reply = await this.script('notes', (sender) => [
-      sender.dataset as string,
-      sender.writer as string,
-      String(sender.session),
+      ...senderArgs(sender),
       argument(notes),
+      ...condition,
     ]);
-    if (bytesOf(reply) === 'DONE') return;
-    this.#lose();
-    throw this.#resetError();
+    if (!Array.isArray(reply)) this.#throwLost();
+    return bytesOf(listOf(reply)[0]);
   }
 
   /** Begins to remove everything (valkey-clear.ts): from now on all is lost until it is opened again. */
-  async clear(): Promise<void> {
-    await this.script('clear', []);
+  async clear(reason: DropReason): Promise<void> {
+    const reply = await this.script('clear', (sender) => [argument(sender.dataset), reason]);
+    if (bytesOf(reply) !== 'DONE') this.#throwLost();
     this.#lose();
   }
 
@@ -216,10 +232,43 @@ export class ValkeyConnection {
   async probe(): Promise<void> {
     const [session, acknowledged] = [this.#currentSession, this.#queue.acknowledgedSeq];
     const reply = listOf((await this.call('HMGET', [META_KEY, META.dataset, this.#writer])) as Reply);
+    this.#judge(bytesOf(reply[0]), bytesOf(reply[1]), session, acknowledged);
+  }
+
+  /** The same, with the whole hash of facts. Rejects when data are lost. */
+  async facts(): Promise<Pick<Session, 'facts' | 'info'>> {
+    const [session, acknowledged] = [this.#currentSession, this.#queue.acknowledgedSeq];
+    const facts = pairsOf((await this.call('HGETALL', [META_KEY])) as Reply);
+    this.#judge(facts.get(META.dataset), facts.get(this.#writer), session, acknowledged);
+    this.check();
+    try {
+      this.#watchMarks(facts);
+    } catch {
+      this.#throwLost();
+    }
+    return { facts, info: this.#session!.info };
+  }
+
+  #judge(
+    dataset: ByteString | null | undefined,
+    record: ByteString | null | undefined,
+    session: number,
+    acknowledged: number,
+  ): void {
     if (this.#state !== 'open' || session !== this.#currentSession) return;
-    const [atSession = 0, seq = 0] = (bytesOf(reply[1]) ?? '').split(':').map(Number);
+    const [atSession = 0, seq = 0] = (record ?? '').split(':').map(Number);
     const behind = atSession < session || (atSession === session && seq < acknowledged);
-    if (bytesOf(reply[0]) !== this.#dataset || behind) this.#lose();
+    if (dataset !== this.#dataset || behind) this.#lose();
+  }
+
+  /** Another node's frames may be lost and none of this one's: then the vector shows it. */
+  #watchMarks(facts: ReadonlyMap<string, ByteString>): void {
+    const marks = new Map(appliedOf(facts).map((mark) => [mark.replica, mark]));
+    for (const { replica, number } of this.#marks.values()) {
+      if ((marks.get(replica)?.number ?? 0) >= number) continue;
+      throw new DataLostError('the server has fewer frames than it had');
+    }
+    this.#marks = marks;
   }
 
   /** Ends the conversation; what waits is rejected with StoppedError. */
@@ -386,6 +435,7 @@ export class ValkeyConnection {
       if (this.#currentSession > 0 && session.previousDone < this.#queue.acknowledgedSeq) {
         throw new DataLostError('the server has fewer commits than it acknowledged');
       }
+      this.#watchMarks(session.facts);
       this.#place = placeLabel(place);
       if ('places' in at) this.#watch ??= new SentinelWatch(at, (primary) => this.#movedTo(primary));
       this.#begin(session, link);
@@ -470,6 +520,11 @@ export class ValkeyConnection {
     this.#options.logger.warn({ store: this.#address.label, problem }, 'no connection to Valkey');
   }
 
+  #throwLost(): never {
+    this.#lose();
+    throw this.#resetError();
+  }
+
   /** The server lost data: everything fails until it is opened again. */
   #lose(): void {
     if (this.#state !== 'open') return;
@@ -514,6 +569,19 @@ export class ValkeyConnection {
       { cause },
     );
   }
+}
+
+function senderArgs({ dataset, writer, session }: CommitSender): Argument[] {
+  return [argument(dataset), argument(writer), String(session)];
+}
+
+/** Fields and values of a hash, from a flat reply. */
+function pairsOf(reply: Reply): Map<string, ByteString> {
+  const flat = listOf(reply);
+  const found = new Map<string, ByteString>();
+  for (let i = 0; i < flat.length; i += 2)
+    found.set(bytesOf(flat[i]) ?? '', bytesOf(flat[i + 1]) ?? ('' as ByteString));
+  return found;
 }
 
 /** Keeps the process alive until it is released: while a caller waits and there is no connection, nothing else may do so. */

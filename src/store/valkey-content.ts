@@ -65,17 +65,6 @@ export class ValkeyContent {
     return digests;
   }
 
-  async slotKeys(slot: number): Promise<ByteString[]> {
-    const name = slotHashKey(slot);
-    const fields = listOf((await this.#connection.call('HKEYS', [name])) as Reply);
-    return fields.map((field) => bytesOf(field) ?? ('' as ByteString)).filter((field) => field !== name);
-  }
-
-  async slotHeaders(slot: number): Promise<[ByteString, ByteString][]> {
-    const name = slotHashKey(slot);
-    return headersIn(name, listOf((await this.#connection.call('HGETALL', [name])) as Reply));
-  }
-
   async headers(slots: readonly number[], maxBytes: number): Promise<[ByteString, ByteString][][]> {
     this.#connection.check();
     if (slots.length === 0) return [];

@@ -11,6 +11,7 @@ import {
   NOTES_SCRIPT,
   READ_SCRIPT,
   REMOVE_SCRIPT,
+  RETIRE_SCRIPT,
   STRINGS_SCRIPT,
   TRIM_SCRIPT,
 } from './commit-script.js';
@@ -18,6 +19,7 @@ import type { StoredIdentity } from './store.js';
 import type { ValkeyAddress } from './valkey-address.js';
 import { BEGIN_CLEAR_SCRIPT } from './valkey-clear.js';
 import { loginProblem, tlsProblem } from './valkey-errors.js';
+import { nodeField, nodeRecord } from './valkey-facts.js';
 import { inspectServer, NotReadyError, type ServerInfo } from './valkey-health.js';
 import {
   type Argument,
@@ -35,6 +37,7 @@ const SCRIPTS = {
   remove: REMOVE_SCRIPT,
   identity: IDENTITY_SCRIPT,
   notes: NOTES_SCRIPT,
+  retire: RETIRE_SCRIPT,
   clear: BEGIN_CLEAR_SCRIPT,
   trim: TRIM_SCRIPT,
   frames: FRAMES_SCRIPT,
@@ -77,16 +80,6 @@ export class DataLostError extends Error {
 }
 
 /**
- * What stands in the store for a clean shutdown: the run id of the server that it was told to. '0' = not clean.
- *
- * A server that was started since then may hold a backup, or a copy that had not caught up; the mark in it must not let a
- * node go on as if nothing was done after it.
- */
-export function cleanMark(identity: StoredIdentity | null, info: ServerInfo | undefined): string {
-  return identity?.clean ? (info?.runId ?? '') || '1' : '0';
-}
-
-/**
  * Prepares a fresh connection.
  *
  * Throws ConfigError for what only the operator can mend, {@link DataLostError}, {@link NotReadyError}, or the error of a lost connection.
@@ -118,9 +111,8 @@ export async function beginSession(
       String(request.previousSession),
       argument(request.dataset ?? ('' as ByteString)),
       argument(request.newDataset),
-      identity?.peerId ?? '',
-      identity?.replica ?? '',
-      cleanMark(identity, info),
+      identity === null ? '' : nodeField(identity.peerId),
+      identity === null ? '' : nodeRecord(identity, info, request.writer),
     ];
     const reply = await link.send('EVAL', args);
     if (!Array.isArray(reply)) throw refusedBegin(reply, address);

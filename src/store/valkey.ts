@@ -12,6 +12,7 @@ import { type Asked, SlotDigests } from './slot-digests.js';
 import { SLOTS } from './slots.js';
 import type {
   Commit,
+  DropReason,
   LoadedKey,
   LoadRequest,
   LoggedFrame,
@@ -26,7 +27,7 @@ import { addressOf, type ValkeyServerOptions } from './valkey-address.js';
 import { finishClearing } from './valkey-clear.js';
 import { ValkeyConnection } from './valkey-connection.js';
 import { ValkeyContent } from './valkey-content.js';
-import { appliedOf, identityOf } from './valkey-facts.js';
+import { factsOf } from './valkey-facts.js';
 import { argument } from './valkey-link.js';
 import { ValkeyReads } from './valkey-reads.js';
 import { parseValkeyUrl } from './valkey-url.js';
@@ -75,13 +76,19 @@ export class ValkeyStore implements Store {
 
   async open(): Promise<StoreFacts> {
     let { facts, info } = await this.#connection.open();
-    if (facts.has(META.clearing)) {
-      await finishClearing(this.#connection);
+    for (;;) {
+      const mark = facts.get(META.clearing);
+      if (mark === undefined) break;
+      await finishClearing(this.#connection, mark);
       ({ facts, info } = await this.#connection.open());
     }
     for (const warning of info.warnings) this.#logger.warn({ store: this.#label }, warning);
-    const notes = facts.get(META.notes) ?? null;
-    return { identity: identityOf(facts, info), applied: appliedOf(facts), notes, server: this.describe() };
+    return { ...factsOf(facts, info), server: this.describe() };
+  }
+
+  async refresh(): Promise<StoreFacts> {
+    const { facts, info } = await this.#connection.facts();
+    return { ...factsOf(facts, info), server: this.describe() };
   }
 
   describe(): Readonly<Record<string, string | number>> {
@@ -101,6 +108,10 @@ export class ValkeyStore implements Store {
 
   saveIdentity(identity: StoredIdentity): Promise<void> {
     return this.#connection.saveIdentity(identity);
+  }
+
+  retire(peerId: string, silentMs: number): Promise<boolean> {
+    return this.#connection.retire(peerId, silentMs);
   }
 
   load(requests: readonly LoadRequest[]): Promise<LoadedKey[]> {
@@ -134,24 +145,16 @@ export class ValkeyStore implements Store {
     return this.#content.digests(ALL_SLOTS);
   }
 
-  slotKeys(slot: number): Promise<ByteString[]> {
-    return this.#content.slotKeys(slot);
-  }
-
-  slotHeaders(slot: number): Promise<[ByteString, ByteString][]> {
-    return this.#content.slotHeaders(slot);
-  }
-
   headers(slots: readonly number[], maxBytes: number): Promise<[ByteString, ByteString][][]> {
     return this.#content.headers(slots, maxBytes);
   }
 
-  saveNotes(notes: ByteString): Promise<void> {
-    return this.#connection.saveNotes(notes);
+  saveNotes(notes: ByteString, expected: ByteString | null): Promise<ByteString | null> {
+    return this.#connection.saveNotes(notes, expected);
   }
 
-  clear(): Promise<void> {
-    return this.#connection.clear();
+  clear(reason: DropReason): Promise<void> {
+    return this.#connection.clear(reason);
   }
 
   slotContent(slot: number): Promise<SlotContent> {

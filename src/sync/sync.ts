@@ -186,6 +186,11 @@ export class Sync implements MeshHandlers {
     this.restart(options.replica.applied.values());
   }
 
+  /** The epoch in which this node's data began. */
+  get born(): number {
+    return this.#born;
+  }
+
   /** How this node's clock compares with the others'. */
   get clock(): ClockStatus {
     return this.#clockWatch.status;
@@ -682,10 +687,16 @@ export class Sync implements MeshHandlers {
     });
     if (notes === this.#noted || !this.#options.replica.available || this.#stopped.signal.aborted) return;
     this.#noted = notes;
-    this.#noting = this.#options.store.saveNotes(notes);
+    this.#noting = this.#note(notes);
     this.#noting.catch(() => {
       this.#noted = '' as ByteString;
     });
+  }
+
+  async #note(notes: ByteString): Promise<void> {
+    const { store } = this.#options;
+    for (let stored = await store.saveNotes(notes, null); stored !== notes; )
+      stored = await store.saveNotes(notes, stored);
   }
 
   /** Trims this node's logs where all members have applied them: those of earlier epochs, and what is old of the running one. */

@@ -16,7 +16,9 @@ export function copyDataset(from: MemoryDataset, nowMs: number): MemoryDataset {
   for (const [key, entries] of from.entries) to.entries.set(key, new Map(entries));
   for (const [replica, log] of from.logs) to.logs.set(replica, [...log]);
   for (const [replica, mark] of from.applied) to.applied.set(replica, mark);
-  to.identity = from.identity;
+  to.name = from.name;
+  to.dropped = from.dropped;
+  for (const [peerId, node] of from.nodes) to.nodes.set(peerId, { ...node });
   to.notes = from.notes;
   return to;
 }

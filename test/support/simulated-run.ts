@@ -107,7 +107,7 @@ export async function simulate(seed: number, troubles: Troubles): Promise<void> 
   const copyOf = (region: string): MemoryDataset => {
     const copy = copyDataset(datasets.get(region)!, timersOf(region).now());
     // As every store promises: an older copy that comes back doesn't say that it is clean.
-    if (copy.identity !== null) copy.identity = { ...copy.identity, clean: false };
+    for (const node of copy.nodes.values()) node.identity = { ...node.identity, clean: false };
     return copy;
   };
   /** A store falls back to an older copy, under a running node or a stopped one. */
@@ -115,11 +115,10 @@ export async function simulate(seed: number, troubles: Troubles): Promise<void> 
     if (copy === undefined || !losers.includes(region)) return;
     const older = copyDataset(copy, timersOf(region).now());
     await timers.runToEnd(simulation.remember(region));
-    const current = datasets.get(region)!.identity;
-    if (current !== null) {
+    for (const { identity } of datasets.get(region)!.nodes.values()) {
       const others = regions.filter((other) => !losers.includes(other));
       simulation.expectKept(
-        current.replica,
+        identity.replica,
         others.map((other) => datasets.get(other)!.applied.values()),
       );
     }

@@ -429,7 +429,7 @@ export class Simulation {
     for (const [region, { store }] of this.#members) {
       const now = stampAt((this.#options.timersOf?.(region) ?? this.#options.timers).now());
       for (const slot of (await store.digests()).keys())
-        for (const [key, header] of await store.slotHeaders(slot))
+        for (const [key, header] of (await store.headers([slot], 1))[0]!)
           if (dueStamp(readHeader(key, header).state) <= now) count += 1;
     }
     return count;

@@ -100,26 +100,28 @@ export function storeCompliance(name: string, makeWorld: () => Promise<StoreWorl
       return (await facts()).applied;
     };
 
+    const me = { peerId: 'peer', replica: 'me.1', born: 7, clean: false };
+
     describe('open and identity', () => {
       it('knows nothing when it is new', async () => {
-        const { identity, applied } = await facts();
-        assert.equal(identity, null);
+        const { identities, applied, notes, dropped } = await facts();
+        assert.deepEqual({ identities, notes, dropped }, { identities: [], notes: null, dropped: null });
         assert.deepEqual(applied, []);
         assert.equal(await store.count(), 0);
         assert.deepEqual(await store.digests(), new Map());
       });
 
       it('keeps the identity and the applied vector for the next one that opens it', async () => {
-        await store.saveIdentity({ peerId: 'peer', replica: 'me.1', clean: false });
+        await store.saveIdentity(me);
         await store.commit({
           writes: [],
           frame: frame(1),
           applied: [{ replica: 'other.1', number: 7, stamp: 70 }],
         });
-        await store.saveIdentity({ peerId: 'peer', replica: 'me.1', clean: true });
+        await store.saveIdentity({ ...me, clean: true });
         await store.close();
-        const { identity, applied } = await facts();
-        assert.deepEqual(identity, { peerId: 'peer', replica: 'me.1', clean: true });
+        const { identities, applied } = await facts();
+        assert.deepEqual(identities, [{ ...me, clean: true }]);
         assert.deepEqual(
           [...applied].sort((x, y) => (x.replica < y.replica ? -1 : 1)),
           [
@@ -130,10 +132,10 @@ export function storeCompliance(name: string, makeWorld: () => Promise<StoreWorl
       });
 
       it('takes the mark of a clean shutdown away when something is written after it', async () => {
-        await store.saveIdentity({ peerId: 'peer', replica: 'me.1', clean: true });
+        await store.saveIdentity({ ...me, clean: true });
         await commit(write('k'));
         await store.close();
-        assert.equal((await facts()).identity?.clean, false);
+        assert.deepEqual((await facts()).identities, [me]);
       });
 
       it('refuses calls before open, and after close', async () => {
@@ -249,12 +251,12 @@ export function storeCompliance(name: string, makeWorld: () => Promise<StoreWorl
           store.strings([b('k')]),
           store.cardinality(b('s')),
           store.count(),
-          store.slotKeys(keySlot(b('k'))),
+          store.headers([keySlot(b('k'))], 1),
         ]);
         await done;
         const [loaded, strings, cardinality, count, keys] = await seen;
         assert.deepEqual(loaded, [{ header: 'new', value: 'v', entries: new Map() }]);
-        assert.deepEqual([strings, cardinality, count, keys], [['v'], 2, 2, ['k']]);
+        assert.deepEqual([strings, cardinality, count, keys], [['v'], 2, 2, [[['k', 'new']]]]);
       });
 
       it('keeps every byte of keys, headers, values, members, elements and entries', async () => {
@@ -271,7 +273,7 @@ export function storeCompliance(name: string, makeWorld: () => Promise<StoreWorl
         for (const [i, key] of ODD_KEYS.entries()) {
           assert.deepEqual(loaded[i], { header: `\0${key}`, value: ALL_BYTES + key, entries: new Map() });
           assert.equal((await store.strings([key]))[0], ALL_BYTES + key);
-          assert.ok((await store.slotKeys(keySlot(key))).includes(key));
+          assert.ok((await store.headers([keySlot(key)], 1))[0]!.some(([name]) => name === key));
         }
         const [set] = await store.load([{ key: b('set'), elements: ODD_KEYS }]);
         assert.equal(set?.header, long);
@@ -547,17 +549,89 @@ export function storeCompliance(name: string, makeWorld: () => Promise<StoreWorl
     describe('notes', () => {
       it('are kept as they are, and replaced by the next', async () => {
         assert.equal((await facts()).notes, null);
-        await store.saveNotes(ALL_BYTES);
+        assert.equal(await store.saveNotes(ALL_BYTES, null), ALL_BYTES);
         assert.equal((await facts()).notes, ALL_BYTES);
-        await store.saveNotes(b(''));
+        assert.equal(await store.saveNotes(b(''), ALL_BYTES), '');
         assert.equal((await facts()).notes, '');
+      });
+
+      it('stay when others stand there than were expected, and are told', async () => {
+        const other = await open();
+        assert.equal(await store.saveNotes(b('one'), b('')), null);
+        assert.equal((await facts()).notes, null);
+        await other.saveNotes(b('one'), null);
+        assert.equal(await store.saveNotes(b('two'), null), 'one');
+        assert.equal(await store.saveNotes(b('two'), ALL_BYTES), 'one');
+        assert.equal(await store.saveNotes(b('two'), b('one')), 'two');
+        assert.equal((await other.refresh()).notes, 'two');
+      });
+    });
+
+    describe('with two nodes', () => {
+      const other = { peerId: 'other', replica: 'other.1', born: 8, clean: false };
+
+      it('keeps the identity of each, and a mark of a clean shutdown until that one commits', async () => {
+        const second = await open();
+        await store.saveIdentity({ ...me, clean: true });
+        await second.saveIdentity(other);
+        await second.commit({ writes: [write('k')], frame: { ...frame(1), replica: 'other.1' } });
+        const { identities } = await facts();
+        assert.deepEqual(
+          [...identities].sort((x, y) => (x.peerId < y.peerId ? -1 : 1)),
+          [other, { ...me, clean: true }],
+        );
+      });
+
+      it('is known to both by one place, and shows each what the other has committed', async () => {
+        const second = await open();
+        await second.commit({ writes: [], frame: frame(1) });
+        const [mine, theirs] = [await store.refresh(), await second.refresh()];
+        assert.deepEqual(mine.applied, [{ replica: 'me.1', number: 1, stamp: 1000 }]);
+        assert.equal(mine.place, theirs.place);
+        assert.match(mine.place, /^[\x21-\x7e]{1,64}$/);
+      });
+
+      it('refuses frames that the other has applied meanwhile, with all that came along', async () => {
+        const second = await open();
+        const mark = (number: number, after?: number) => ({
+          ...{ replica: 'r.1', number, stamp: number * 10 },
+          ...(after === undefined ? {} : { after }),
+        });
+        await store.commit({ writes: [write('k')], applied: [mark(3, 0)] });
+        await assert.rejects(second.commit({ writes: [write('l')], applied: [mark(2, 0)] }), {
+          code: 'STALE_COMMIT',
+        });
+        await assert.rejects(second.commit({ writes: [write('l')], applied: [mark(5, 4)] }), {
+          code: 'STALE_COMMIT',
+        });
+        assert.equal(await header('l'), null);
+        await second.commit({ writes: [write('l')], applied: [mark(2)] });
+        await second.commit({ writes: [write('m')], applied: [mark(5, 3)] });
+        assert.deepEqual((await store.refresh()).applied, [mark(5)]);
+      });
+
+      it('retires one that is silent, for good, and never one that lives', async () => {
+        const second = await open();
+        await store.saveIdentity(me);
+        await second.saveIdentity(other);
+        assert.equal(await store.retire('other', 60_000), false);
+        await second.commit({ writes: [write('k')] });
+        assert.equal(await store.retire('other', 0), true);
+        assert.equal(await store.retire('other', 60_000), true, 'it is gone already');
+        await assert.rejects(second.commit({ writes: [write('l')] }), { code: 'STORE_RESET' });
+        await assert.rejects(second.refresh(), { code: 'STORE_RESET' });
+        const { identities } = await second.open();
+        assert.deepEqual(identities, [me]);
+        await second.commit({ writes: [write('l')] });
+        await store.commit({ writes: [write('m')] });
       });
     });
 
     describe('clearing', () => {
       it('removes all that nodes wrote, and nothing can be committed until the store is opened again', async () => {
-        await store.saveIdentity({ peerId: 'p', replica: 'me.1', clean: false });
-        await store.saveNotes(b('notes'));
+        const { dataset } = await store.refresh();
+        await store.saveIdentity(me);
+        await store.saveNotes(b('notes'), null);
         await store.commit({
           writes: [
             write('s', string('v')),
@@ -566,10 +640,12 @@ export function storeCompliance(name: string, makeWorld: () => Promise<StoreWorl
           frame: frame(1),
           applied: [{ replica: 'other.1', number: 7, stamp: 9 }],
         });
-        await store.clear();
+        await store.clear('forgotten');
         await assert.rejects(commit(write('late')), { code: 'STORE_RESET' });
-        const { identity, applied, notes } = await store.open();
-        assert.deepEqual({ identity, applied, notes }, { identity: null, applied: [], notes: null });
+        const { identities, applied, notes, dropped, dataset: now } = await store.open();
+        assert.deepEqual({ identities, applied, notes }, { identities: [], applied: [], notes: null });
+        assert.deepEqual(dropped, { dataset, reason: 'forgotten' });
+        assert.notEqual(now, dataset);
         assert.deepEqual(await store.digests(), new Map());
         assert.equal(await store.count(), 0);
         assert.deepEqual(await store.readFrames('me.1', 1, 1000), []);
@@ -579,8 +655,22 @@ export function storeCompliance(name: string, makeWorld: () => Promise<StoreWorl
 
       it('is seen by another store on the same data', async () => {
         const other = await open();
-        await store.clear();
+        await store.clear('outdated');
         await assert.rejects(other.commit({ writes: [write('k')] }), { code: 'STORE_RESET' });
+      });
+
+      it('happens once when two nodes want it, and keeps what has begun anew', async () => {
+        const second = await open();
+        await store.clear('outdated');
+        await store.open();
+        await commit(write('new'));
+        await assert.rejects(second.clear('outdated'), { code: 'STORE_RESET' });
+        await second.open();
+        assert.equal(await header('new'), 'h');
+        await store.clear('outdated');
+        await Promise.all([store.open(), second.open()]);
+        await commit(write('newer'));
+        assert.deepEqual((await second.load([{ key: b('newer') }]))[0]?.header, 'h');
       });
     });
 
@@ -590,23 +680,14 @@ export function storeCompliance(name: string, makeWorld: () => Promise<StoreWorl
         const max = 2 ** 48 - 1;
         await commit(write('{t}1', { digest: max }), write('{t}2', { digest: max }));
         assert.deepEqual(await store.digests(), new Map([[slot, max - 1]]));
-        assert.deepEqual((await store.slotKeys(slot)).sort(), ['{t}1', '{t}2']);
+        assert.deepEqual((await store.headers([slot], 1))[0]!.map(([key]) => key).sort(), ['{t}1', '{t}2']);
         await commit(write('{t}1', { expected: b('h'), header: null, digest: 12 }));
         assert.deepEqual(await store.digests(), new Map([[slot, 10]]));
         await commit(write('{t}2', { expected: b('h'), header: null, digest: 3 }));
         assert.deepEqual(await store.digests(), new Map());
-        assert.deepEqual(await store.slotKeys(slot), []);
+        assert.deepEqual(await store.headers([slot], 1), [[]]);
         await commit(write('{t}1', { digest: 0 }));
         assert.deepEqual(await store.digests(), new Map([[slot, 0]]));
-      });
-
-      it('come with the headers of a slot', async () => {
-        await commit(write('{t}1', { header: b('one') }), write('{t}2', { header: b('two') }));
-        assert.deepEqual((await store.slotHeaders(keySlot(b('{t}1')))).sort(), [
-          ['{t}1', 'one'],
-          ['{t}2', 'two'],
-        ]);
-        assert.deepEqual(await store.slotHeaders((keySlot(b('{t}1')) + 1) % 16384), []);
       });
 
       it('come with the headers of many slots, in their order, up to a number of bytes', async () => {

@@ -22,7 +22,8 @@ export async function scanAll(
 /** Everything readable of a store: headers, entries, natives, expiries, digests, count, frames of the named replicas. */
 export async function contentOf(store: Store, replicas: readonly ReplicaId[]): Promise<unknown> {
   const digests = [...(await store.digests())].sort(([a], [b]) => a - b);
-  const headed = (await Promise.all(digests.map(([slot]) => store.slotKeys(slot)))).flat();
+  const slots = digests.map(([slot]) => slot);
+  const headed = (await store.headers(slots, Number.MAX_SAFE_INTEGER)).flat().map(([key]) => key);
   const native = await scanAll(store, { count: 1000 });
   const keys = [...new Set([...headed, ...native])].sort();
   const loaded = await store.load(keys.map((key) => ({ key, value: true, elements: 'all' as const })));
