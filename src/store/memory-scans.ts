@@ -7,7 +7,10 @@ type Entries = ReadonlyMap<ByteString, ByteString>;
 /** Scans that may be open; beyond, the oldest one is dropped. */
 const MOST_SCANS = 256;
 
-/** Open scans by cursor. A Map's iterator keeps its place whatever is added or removed: what was there all along comes, and once. */
+/**
+ * Open scans by cursor. A Map's iterator keeps its place whatever is added or removed: what was there all along comes, and once. Where all
+ * entries were cleared meanwhile, and perhaps stored again by the same commit, the scan begins again with those that are there now.
+ */
 export class MemoryScans {
   readonly #open = new Map<
     string,
@@ -22,11 +25,11 @@ export class MemoryScans {
     count: number,
   ): { cursor: string; entries: Map<ByteString, ByteString> } {
     const page = new Map<ByteString, ByteString>();
-    const scan = cursor === '0' ? entries && { entries, rest: entries.entries() } : this.#open.get(cursor);
+    const begun = this.#open.get(cursor);
     this.#open.delete(cursor);
-    if (scan === undefined && cursor !== '0') throw new StoreRefusedError('ERR invalid cursor');
-    // All entries went meanwhile: nothing was there all along.
-    if (scan === undefined || scan.entries !== entries) return { cursor: '0', entries: page };
+    if (begun === undefined && cursor !== '0') throw new StoreRefusedError('ERR invalid cursor');
+    if (entries === undefined) return { cursor: '0', entries: page };
+    const scan = begun?.entries === entries ? begun : { entries, rest: entries.entries() };
     while (page.size < count) {
       const step = scan.rest.next();
       if (step.done === true) return { cursor: '0', entries: page };

@@ -538,6 +538,23 @@ export function storeCompliance(name: string, makeWorld: () => Promise<StoreWorl
         assert.deepEqual((await store.scanEntries(b('none'), '0', 10)).entries, new Map());
       });
 
+      it('all come by pages, though a commit clears and stores them again meanwhile', async () => {
+        const all = Array.from({ length: 2000 }, (_, i) => b(`element ${i}`));
+        await commit(write('k', { entries: all.map((element) => [element, element]) }));
+        const entries = all.toReversed().map((element) => [element, element] as const);
+        const seen = new Set<ByteString>();
+        let [cursor, pages] = ['0', 0];
+        do {
+          const page = await store.scanEntries(b('k'), cursor, 100);
+          for (const element of page.entries.keys()) seen.add(element);
+          cursor = page.cursor;
+          pages += 1;
+          if (pages === 5) await commit(write('k', { expected: b('h'), clearEntries: true, entries }));
+        } while (cursor !== '0');
+        assert.ok(pages > 5);
+        assert.equal(seen.size, all.length);
+      });
+
       it('go with the header', async () => {
         await commit(write('k', { entries: [[b('a'), b('1')]] }));
         await commit(write('k', { expected: b('h'), header: null }));
