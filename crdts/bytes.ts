@@ -50,11 +50,39 @@ export function text(value: ByteString): string {
   return NON_ASCII.test(value) ? decoder.decode(toUint8Array(value)) : value;
 }
 
-/** Copies a part of an array into a {@link ByteString}; null when it isn't all ASCII. Faster than {@link fromUint8Array}. */
-export function asciiAt(bytes: Uint8Array, from: number, length: number): ByteString | null {
+/** All bits that are set in any byte of a part of an array: below 128 when all is ASCII. */
+export function allBytes(bytes: Uint8Array, from: number, length: number): number {
   let all = 0;
   for (let i = from; i < from + length; i += 1) all |= bytes[i]!;
-  if (all > 127) return null;
+  return all;
+}
+
+/**
+ * A hash of a part of an array, a signed 32-bit integer (FNV-1a, finished as MurmurHash3 is). Not secret: whoever chooses the bytes can
+ * make as many that collide as they like.
+ */
+export function hashAt(bytes: Uint8Array, from: number, length: number): number {
+  let hash = 0x811c9dc5 ^ length;
+  for (let i = from; i < from + length; i += 1) hash = Math.imul(hash ^ bytes[i]!, 0x01000193);
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return hash ^ (hash >>> 16);
+}
+
+/** Copies a part of an array to a position in another one. */
+export function copyBytes(from: Uint8Array, start: number, end: number, to: Uint8Array, at: number): void {
+  if (end - start > SHORT) to.set(from.subarray(start, end), at);
+  else for (let i = start, j = at; i < end; i += 1, j += 1) to[j] = from[i]!;
+}
+
+/** Copies a part of an array into a {@link ByteString}. */
+export function stringOfBytes(bytes: Uint8Array, from: number, length: number): ByteString {
+  return asciiAt(bytes, from, length) ?? fromUint8Array(bytes.subarray(from, from + length));
+}
+
+/** Copies a part of an array into a {@link ByteString}; null when it isn't all ASCII. Faster than {@link fromUint8Array}. */
+export function asciiAt(bytes: Uint8Array, from: number, length: number): ByteString | null {
+  if (allBytes(bytes, from, length) > 127) return null;
   return (shortAt(bytes, from, length) ?? decoder.decode(bytes.subarray(from, from + length))) as ByteString;
 }
 

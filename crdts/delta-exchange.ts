@@ -15,8 +15,7 @@ import { ArgumentError, DecodeError, InvariantError, MeshError } from './errors.
 import { type ByteFrame, readFrameBytes } from './frame-bytes.js';
 import { type FrameContent, readFrame, writeFrame } from './frame-wire.js';
 import { appendKeyDelta, type KeyState } from './key-state.js';
-import { type Delta, KeyTable } from './key-table.js';
-import { PlainWrite } from './plain-write.js';
+import { KeyTable } from './key-table.js';
 import { UNLOADED } from './register.js';
 import { HybridClock, type Stamp, stampMs } from './stamp.js';
 import { WireWriter } from './wire.js';
@@ -106,7 +105,7 @@ export class DeltaExchange {
   }
 
   #merge(frame: Frame): Merged {
-    requireValues(deltasOf(frame));
+    requireValues(frame.keys);
     if (frame.number <= this.#numberOf(frame.replica)) {
       this.#release();
       return 'known';
@@ -124,7 +123,7 @@ export class DeltaExchange {
     }
     if (this.#held.size >= this.#maxHeld)
       throw new NotReadyError(`${label} came too early, and too many deltas are held back`);
-    this.#held.set(label, frame);
+    this.#held.set(label, ownFrame(frame));
     return 'held';
   }
 
@@ -192,7 +191,9 @@ export class DeltaExchange {
     this.#close();
     this.#clock.observe(stamp);
     const changed: ByteString[] = [];
-    this.keys.joinAll(deltasOf(frame), this.#onChange === undefined ? null : changed);
+    const grown = this.#onChange === undefined ? null : changed;
+    if ('writes' in frame) this.keys.joinWrites(frame.writes, grown);
+    this.keys.joinAll(frame.keys, grown);
     this.merged.set(replica, { number, stamp });
     for (const key of changed) this.#onChange?.({ key, replica });
   }
@@ -213,15 +214,16 @@ export class DeltaExchange {
 }
 
 /** A node whose value expired in its store may send a write without its bytes; here nobody could supply them. */
-function requireValues(deltas: readonly Delta[]): void {
-  for (const delta of deltas) {
-    if (!(delta instanceof PlainWrite) && delta[1].string?.register.value === UNLOADED)
-      throw new DecodeError('a write came without its value');
+function requireValues(keys: FrameContent['keys']): void {
+  for (const [, delta] of keys) {
+    if (delta.string?.register.value === UNLOADED) throw new DecodeError('a write came without its value');
   }
 }
 
-function deltasOf(frame: Frame): readonly Delta[] {
-  return 'deltas' in frame ? frame.deltas : frame.keys;
+/** A frame that is to be kept: the bytes that it was read from are the caller's. */
+function ownFrame(frame: Frame): Frame {
+  if (!('writes' in frame)) return frame;
+  return { ...frame, writes: { ...frame.writes, bytes: frame.writes.bytes.slice() } };
 }
 
 function reused(replica: ReplicaId): InvariantError {

@@ -11,14 +11,7 @@
  * here must be accepted there, with the same meaning; that is all (test/frame-bytes.test.ts compares the two).
  */
 import type { ByteString } from './bytes.js';
-import {
-  FRAME_VERSION,
-  type FrameContent,
-  type FrameHead,
-  readFrame,
-  readFrameHead,
-  readKey,
-} from './frame-wire.js';
+import { FRAME_VERSION, type FrameContent, readFrame, readFrameHead, readKey } from './frame-wire.js';
 import type { KeyState } from './key-state.js';
 import type { Delta } from './key-table.js';
 import {
@@ -28,26 +21,18 @@ import {
   doubleAt,
   endOf,
   integerAt,
-  integerSize,
   listAt,
-  NULL,
   stringAt,
-  stringBefore,
   stringHeadSize,
-  stringLengthAt,
 } from './msgpack-bytes.js';
-import { PlainWrite, type WriteOrigin } from './plain-write.js';
+import { checkPlainWrites, type PlainWrites } from './plain-write.js';
 import { type FrameOfKeys, readSetBytes } from './set-bytes.js';
 
-/** A frame that was read from bytes: plain writes as what they are, all else as key states. */
-export interface ByteFrame extends FrameHead {
-  /** One delta per key. */
-  readonly deltas: readonly Delta[];
+/** A frame that was read from bytes: plain writes as what they are, in the bytes of the frame; all other keys as key states. */
+export interface ByteFrame extends FrameContent {
+  readonly writes: PlainWrites;
 }
 
-/** What stands in the key of a plain write: its sub-state's tag, and that the frame's own replica wrote it. */
-const STRING_TAG = 1;
-const OWN_REPLICA = 0;
 /** The tag of a set. */
 const SET_TAG = 2;
 
@@ -89,65 +74,24 @@ export function readByteFrame(
   const parts = [FRAME_VERSION, number, stamp, replicas, deps, full];
   const { head, reader } = readFrameHead(parts, maxValueBytes);
   const frame = { reader, replicas, stamp, maxBytes: maxValueBytes };
-  const origin = { replica: head.replica, stamp };
-  const deltas: Delta[] = [];
+  const writes = { origin: { replica: head.replica, stamp }, bytes, runs: [] as number[] };
+  const keys: Delta[] = [];
   let at = keysAt + arrayHeadSize(count);
   let left = 0;
-  while (deltas.length < count) {
-    at = readPlainWrites(bytes, at, count, origin, maxValueBytes, deltas);
-    if (deltas.length === count) break;
+  for (let read = 0; read < count; read += 1) {
+    const checked = checkPlainWrites(bytes, at, count - read, stamp, maxValueBytes, writes.runs);
+    if (checked > 0) at = writes.runs.at(-1)!;
+    read += checked;
+    if (read === count) break;
     const end = endOf(bytes, at);
     if (end < 0) return null;
     const set = readSetKey(bytes, at, end, frame);
     if (set === null) left += 1;
-    if (left * 2 > deltas.length + 1) return null;
-    deltas.push(set ?? readKey(unpack(bytes.subarray(at, end)), stamp, reader));
+    if (left * 2 > read + 1) return null;
+    keys.push(set ?? readKey(unpack(bytes.subarray(at, end)), stamp, reader));
     at = end;
   }
-  return at === bytes.length ? { ...head, deltas } : null;
-}
-
-/** Reads plain writes up to the first key that is none, and gives its position. One loop, and few objects: this is on the way of every key. */
-function readPlainWrites(
-  bytes: Uint8Array,
-  from: number,
-  count: number,
-  origin: WriteOrigin,
-  maxBytes: number,
-  into: Delta[],
-): number {
-  let start = from;
-  const { stamp } = origin;
-  for (let i = into.length; i < count; i += 1) {
-    let at = start;
-    if (bytes[at] !== (ARRAY | 3)) return start;
-    const keyAt = at + 1;
-    const keyLength = stringLengthAt(bytes, keyAt);
-    if (keyLength < 0 || keyLength > maxBytes) return start;
-    at = keyAt + stringHeadSize(bytes, keyAt, keyLength) + keyLength;
-    if (bytes[at] !== STRING_TAG || bytes[at + 1] !== (ARRAY | 1) || bytes[at + 2] !== (ARRAY | 3))
-      return start;
-    const key = stringBefore(bytes, at, keyLength, bytes[keyAt]!);
-    if (key === null) return start;
-    const behind = integerAt(bytes, at + 3);
-    if (behind < 0 || behind >= stamp) return start;
-    at += 3 + integerSize(behind);
-    if (bytes[at] !== OWN_REPLICA) return start;
-    at += 1;
-    let value: ByteString | null = null;
-    const head = bytes[at]!;
-    if (head === NULL) at += 1;
-    else {
-      const length = stringLengthAt(bytes, at);
-      if (length < 0 || length > maxBytes) return start;
-      at += stringHeadSize(bytes, at, length) + length;
-      value = stringBefore(bytes, at, length, head);
-      if (value === null) return start;
-    }
-    into.push(new PlainWrite(key, origin, behind, value));
-    start = at;
-  }
-  return start;
+  return at === bytes.length ? { ...head, writes, keys } : null;
 }
 
 /** Reads a key that is a set and nothing else; null when it isn't one in the usual spelling. */

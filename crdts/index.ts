@@ -29,6 +29,7 @@ export * from './multi-value.js';
 export * from './or-set.js';
 export * from './plain-write.js';
 export * from './policy.js';
+export * from './record-table.js';
 export * from './register.js';
 export * from './rules.js';
 export * from './stamp.js';

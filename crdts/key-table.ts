@@ -1,85 +1,170 @@
-/** The keys of a document and their states: plain writes as long as that is all there is to a key, key states otherwise. */
-import type { ByteString } from './bytes.js';
+/**
+ * The keys of a document and their states. What is only a plain write stays bytes (plain-write.ts) in a table of records; every
+ * other key has a key state.
+ */
+import { type ByteString, hashAt, stringOfBytes, toUint8Array } from './bytes.js';
 import { cloneKeyState, type KeyState, mergeKeyState } from './key-state.js';
+import { stringHeadSize, stringLengthAt } from './msgpack-bytes.js';
 import type { SetState } from './or-set.js';
-import { keyStateOf, PlainWrite, replacesWrite } from './plain-write.js';
+import {
+  behindOfWrite,
+  endOfWrite,
+  type PlainWrites,
+  stateOfWrite,
+  type WriteOrigin,
+} from './plain-write.js';
+import { RecordTable } from './record-table.js';
 import type { Stamp } from './stamp.js';
 
-/** A key's delta. */
-export type Delta = PlainWrite | readonly [ByteString, KeyState];
+/** A key's delta, where it is no plain write. */
+export type Delta = readonly [ByteString, KeyState];
 
-type States = Map<ByteString, KeyState | PlainWrite>;
+// The tag of a plain write's record is the position of its origin. Where a key has a state, it is -1 minus the state's position.
+/** Origins that are never worth tidying up for. */
+const SLACK_ORIGINS = 1024;
 
 /** Key → state. */
 export class KeyTable {
-  readonly #states: States = new Map();
+  /**
+   * One that is never used. V8 forgets the shape of a class that has no instances, and drops the code that was optimized for it: who makes
+   * one document after the other would be slow again with each.
+   */
+  static readonly none = new KeyTable();
+  readonly #records = new RecordTable();
+  /** States of keys that are no plain write. */
+  readonly #states: KeyState[] = [];
+  /** Frames that carried plain writes. */
+  #origins: WriteOrigin[] = [];
 
   /** A key's state, to be looked at and not changed; undefined when the key was never written. */
   get(key: ByteString): KeyState | undefined {
-    const state = this.#states.get(key);
-    return state instanceof PlainWrite ? keyStateOf(state) : state;
+    const record = this.#find(toUint8Array(key));
+    return record < 0 ? undefined : this.#stateAt(record);
   }
 
   /** All keys with their states, to be looked at and not changed. */
   *[Symbol.iterator](): Generator<[ByteString, KeyState]> {
-    for (const [key, state] of this.#states)
-      yield [key, state instanceof PlainWrite ? keyStateOf(state) : state];
+    for (let record = 0; record < this.#records.length; record += 1)
+      yield [this.#records.keyOf(record), this.#stateAt(record)];
   }
 
   /** Joins a delta or a state into a key, and may keep it; says whether the key grew. */
   join(key: ByteString, delta: KeyState): boolean {
-    return joinState(this.#states, key, delta);
+    const bytes = toUint8Array(key);
+    const hash = hashAt(bytes, 0, bytes.length);
+    const record = this.#records.find(hash, bytes, 0, bytes.length);
+    if (record >= 0) return this.#joinState(record, delta);
+    this.#records.add(hash, bytes, 0, bytes.length, bytes.length, this.#stateTag(stateOf(delta)));
+    return true;
   }
 
-  /** Joins deltas and plain writes into their keys, and may keep them; adds the keys that grew to a list, where there is one. */
+  /** Joins deltas into their keys, and may keep them; adds the keys that grew to a list, where there is one. */
   joinAll(deltas: readonly Delta[], grown: ByteString[] | null): void {
-    joinDeltas(this.#states, deltas, grown);
+    for (const [key, delta] of deltas) if (this.join(key, delta)) grown?.push(key);
   }
 
   /** Joins a delta that its owner keeps: it is copied. */
   joinCopy(key: ByteString, delta: KeyState): boolean {
-    return this.join(key, this.#states.has(key) ? delta : cloneKeyState(delta));
+    return this.join(key, this.#find(toUint8Array(key)) < 0 ? cloneKeyState(delta) : delta);
   }
 
-  /** Sets the stamp of the last frame that touched a key. */
-  touch(key: ByteString, stamp: Stamp): void {
-    const before = this.#states.get(key)!;
-    const state = before instanceof PlainWrite ? keyStateOf(before) : before;
-    state.touched = stamp;
-    this.#states.set(key, state);
+  /** Joins plain writes into their keys: copies their bytes. Adds the keys that grew to a list, where there is one. */
+  joinWrites({ bytes, runs, origin }: PlainWrites, grown: ByteString[] | null): void {
+    if (runs.length === 0) return;
+    const tag = this.#originTag(origin);
+    for (let i = 0; i < runs.length; i += 2) {
+      for (let at = runs[i]!; at < runs[i + 1]!; ) {
+        const keyLength = stringLengthAt(bytes, at + 1);
+        const keyAt = at + 1 + stringHeadSize(bytes, at + 1, keyLength);
+        const keyEnd = keyAt + keyLength;
+        at = endOfWrite(bytes, keyEnd);
+        if (this.#joinWrite(bytes, keyAt, keyEnd, at, origin, tag))
+          grown?.push(stringOfBytes(bytes, keyAt, keyLength));
+      }
+    }
   }
-}
 
-// Plain functions: V8 drops code that was optimized for a class when its last instance goes, here with each document.
-
-function joinDeltas(states: States, deltas: readonly Delta[], grown: ByteString[] | null): void {
-  for (const delta of deltas) {
-    if (delta instanceof PlainWrite) {
-      if (joinWrite(states, delta)) grown?.push(delta.key);
-    } else if (joinState(states, delta[0], delta[1])) grown?.push(delta[0]);
-  }
-}
-
-/** Joins a plain write into its key; says whether the key grew. */
-function joinWrite(states: States, write: PlainWrite): boolean {
-  const before = states.get(write.key);
-  if (before !== undefined && !(before instanceof PlainWrite && replacesWrite(write, before)))
-    return joinState(states, write.key, keyStateOf(write));
-  states.set(write.key, write);
-  return true;
-}
-
-function joinState(states: States, key: ByteString, delta: KeyState): boolean {
-  const before = states.get(key);
-  if (before === undefined) {
-    states.set(key, stateOf(delta));
+  #joinWrite(
+    bytes: Uint8Array,
+    keyAt: number,
+    keyEnd: number,
+    end: number,
+    origin: WriteOrigin,
+    tag: number,
+  ): boolean {
+    const records = this.#records;
+    const hash = hashAt(bytes, keyAt, keyEnd - keyAt);
+    const record = records.find(hash, bytes, keyAt, keyEnd);
+    if (record < 0) {
+      records.add(hash, bytes, keyAt, keyEnd, end, tag);
+      return true;
+    }
+    if (!this.#isReplaced(record, origin, behindOfWrite(bytes, keyEnd)))
+      return this.#joinState(record, stateOfWrite(bytes, keyEnd, origin));
+    records.replace(record, bytes, keyAt, keyEnd, end, tag);
     return true;
   }
-  if (!(before instanceof PlainWrite)) return mergeKeyState(before, delta);
-  const state = keyStateOf(before);
-  if (!mergeKeyState(state, delta)) return false;
-  states.set(key, state);
-  return true;
+
+  /** Sets the stamp of the last frame that touched a key, which was joined as a state. */
+  touch(key: ByteString, stamp: Stamp): void {
+    this.#stateAt(this.#find(toUint8Array(key))).touched = stamp;
+  }
+
+  #find(key: Uint8Array): number {
+    return this.#records.find(hashAt(key, 0, key.length), key, 0, key.length);
+  }
+
+  /** A key's state: its own, or one that is made of its plain write. */
+  #stateAt(record: number): KeyState {
+    const records = this.#records;
+    const tag = records.tagOf(record);
+    if (tag < 0) return this.#states[-1 - tag]!;
+    return stateOfWrite(records.bytesOf(record), records.keyEndOf(record), this.#origins[tag]!);
+  }
+
+  #joinState(record: number, delta: KeyState): boolean {
+    const state = this.#stateAt(record);
+    if (!mergeKeyState(state, delta)) return false;
+    if (this.#records.tagOf(record) >= 0) this.#records.trim(record, this.#stateTag(state));
+    return true;
+  }
+
+  /** Says whether joining a write into a key gives just this write. False = perhaps: join their states. */
+  #isReplaced(record: number, { stamp }: WriteOrigin, behind: number): boolean {
+    const records = this.#records;
+    const tag = records.tagOf(record);
+    if (tag < 0) return false;
+    const before = this.#origins[tag]!;
+    if (stamp < before.stamp) return false;
+    const behindBefore = behindOfWrite(records.bytesOf(record), records.keyEndOf(record));
+    return stamp - behind > before.stamp - behindBefore;
+  }
+
+  /** The tag for a key that has a state from now on. */
+  #stateTag(state: KeyState): number {
+    return -this.#states.push(state);
+  }
+
+  /** The tag for an origin's writes. Origins whose writes were all replaced are dropped now and then. */
+  #originTag(origin: WriteOrigin): number {
+    const records = this.#records;
+    if (this.#origins.length >= 2 * records.length + SLACK_ORIGINS) {
+      const tags = new Map<number, number>();
+      const old = this.#origins;
+      this.#origins = [];
+      for (let record = 0; record < records.length; record += 1) {
+        const tag = records.tagOf(record);
+        if (tag < 0) continue;
+        let next = tags.get(tag);
+        if (next === undefined) {
+          next = this.#origins.push(old[tag]!) - 1;
+          tags.set(tag, next);
+        }
+        records.setTag(record, next);
+      }
+    }
+    return this.#origins.push(origin) - 1;
+  }
 }
 
 /** Makes a delta the state of a key that had none. A delta that isn't part of a set is a state as it stands. */

@@ -116,6 +116,11 @@ export function stringHeadSize(bytes: Uint8Array, at: number, length: number): n
   return bytes[at]! < NULL ? 1 : length < 0x100 ? 2 : length < 0x1_0000 ? 3 : 5;
 }
 
+/** Says whether the head of a byte string is one of text: so it is spelled where all is ASCII, and not otherwise. */
+export function isText(head: number): boolean {
+  return head < BYTES_8 || head > BYTES_32;
+}
+
 /** The byte string that ends at a position, in its canonical form: text where all is ASCII, bytes otherwise. Null where it isn't. */
 export function stringBefore(
   bytes: Uint8Array,
@@ -124,7 +129,7 @@ export function stringBefore(
   head: number,
 ): ByteString | null {
   if (end > bytes.length) return null;
-  if (head < BYTES_8 || head > BYTES_32) return asciiAt(bytes, end - length, length);
+  if (isText(head)) return asciiAt(bytes, end - length, length);
   const value = fromUint8Array(bytes.subarray(end - length, end));
   return isAscii(value) ? null : value;
 }
