@@ -45,6 +45,7 @@ class Region {
           onApplied: () => {},
           onChanges: () => {},
           onConflicts: () => {},
+          onStale: async () => {},
           onUndone: () => {},
           onMergeFailed: (error) => {
             throw error;

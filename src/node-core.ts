@@ -136,6 +136,7 @@ export class NodeCore implements Engine {
             this.#sync.changed(changes);
             listener.onChanges(changes, local);
           },
+          onStale: async () => {},
           onUndone: (keys) => this.#sync.undone(keys),
           onConflicts: (conflicts) => {
             this.#conflicts += conflicts.length;

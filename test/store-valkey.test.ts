@@ -310,7 +310,7 @@ describe('the Valkey store, on a bad connection,', () => {
     const { proxy, url } = await proxied(shared);
     const store = await opened(url, { answerTimeoutMs: 60_000 });
     const random = randomFrom(Number(process.env.SEED ?? 11));
-    const commits: Promise<void>[] = [];
+    const commits: Promise<unknown>[] = [];
     for (let i = 1; i <= 300; i += 1) {
       const expected = i === 1 ? null : b(`h${i - 1}`);
       commits.push(
@@ -394,7 +394,7 @@ describe('the Valkey store, when its server is restarted,', () => {
     const store = await opened(valkey.url, { answerTimeoutMs: 30_000 });
     await store.saveIdentity({ peerId: 'p', replica: 'me.1', born: 1, clean: false });
     let confirmed = 0;
-    const commits: Promise<void>[] = [];
+    const commits: Promise<unknown>[] = [];
     for (let i = 1; i <= 400; i += 1) {
       const one = store.commit({ writes: [text(`k${i}`, 'v', { digest: 1 })], frame: frame(i) });
       commits.push(

@@ -1,10 +1,11 @@
 /** Remote batches: merges frames, or whole key states of a state transfer, and makes one commit of what grew. */
 import type { ByteString } from '../../crdts/bytes.js';
+import type { ReplicaId } from '../../crdts/dot.js';
 import { isForgettable } from '../../crdts/forgetting.js';
 import type { KeyState } from '../../crdts/key-state.js';
 import type { Stamp } from '../../crdts/stamp.js';
 import { dominates, mergeVectors, type VersionVector } from '../../crdts/version-vector.js';
-import type { AppliedMark, Commit, KeyWrite } from '../store/store.js';
+import type { AppliedMark, Commit, KeyWrite, RaisedMark } from '../store/store.js';
 import { type Conflict, findConflict, findSiblings, type Knowledge } from './conflicts.js';
 import type { Frame } from './frame.js';
 import { beginChange, type KeyChange, mergeChange, needsStringValue, planWrite } from './key-change.js';
@@ -88,9 +89,13 @@ function needsWholeSet(
   return needed;
 }
 
-/** Merges a batch. Synchronous; the records must be loaded as {@link firstWants} and {@link secondWants} say. */
+/**
+ * Merges a batch. Synchronous; the records must be loaded as {@link firstWants} and {@link secondWants} say. Frames that `applied`
+ * covers are left out: another node on the same store has applied them since they were queued.
+ */
 export function runRemoteBatch(
   items: readonly RemoteItem[],
+  applied: ReadonlyMap<ReplicaId, AppliedMark>,
   records: ReadonlyMap<ByteString, KeyRecord>,
   knowledge: Knowledge,
   nowMs: number,
@@ -98,7 +103,8 @@ export function runRemoteBatch(
 ): RemoteBatch {
   const changes = new Map<ByteString, KeyChange>();
   const conflicts: Conflict[] = [];
-  const marks = new Map<string, AppliedMark>();
+  const marks = new Map<ReplicaId, RaisedMark>();
+  const numberOf = (replica: ReplicaId): number => applied.get(replica)?.number ?? 0;
   const merge = (key: ByteString, delta: KeyState): void => {
     let change = changes.get(key);
     if (change === undefined) {
@@ -109,6 +115,7 @@ export function runRemoteBatch(
   };
   for (const item of items) {
     for (const frame of item.frames) {
+      if (frame.number <= numberOf(frame.replica)) continue;
       knowledge.learn(frame);
       for (const [key, delta] of frame.keys) {
         const conflict = findConflict(key, records.get(key)!.state, delta, frame.replica, knowledge);
@@ -117,7 +124,9 @@ export function runRemoteBatch(
         const unresolved = findSiblings(key, records.get(key)!.state, delta, rules);
         if (unresolved !== null) conflicts.push(unresolved);
       }
-      marks.set(frame.replica, { replica: frame.replica, number: frame.number, stamp: frame.stamp });
+      const { replica, number, stamp } = frame;
+      // Whoever else has applied it meanwhile may have forgotten what it told of: it must not be merged twice.
+      marks.set(replica, { replica, number, stamp, after: numberOf(replica) });
     }
     for (const [key, state] of item.states) merge(key, state);
     for (const mark of item.marks) {

@@ -6,6 +6,12 @@
  * then all that was assumed is thrown away, and the batches run again, in their order, on what the store really holds.
  *
  * An operation is settled when its batch is committed; never before, never on a failed commit.
+ *
+ * **Other nodes on the same store** (sync/siblings.ts) commit too. Each commit compares what it was built on: the headers, and the
+ * marks of the replicas whose frames it applies. Where another one was faster it is stale: what the store holds now is asked for, frames
+ * that it has by then are left out, and the batch runs again. While there are others, a batch also compares the keys that it has only looked
+ * at, so that an answer from memory is as true as one from the store. Who was faster is told (CommitResult.crowded), and lets the
+ * others go first for a moment, or the one that needs no loads would win every time.
  */
 import type { ByteString } from '../../crdts/bytes.js';
 import type { ReplicaId } from '../../crdts/dot.js';
@@ -20,7 +26,7 @@ import {
   StoreUnavailableError,
 } from '../errors.js';
 import type { Logger } from '../options.js';
-import type { AppliedMark, KeyWrite, Store, StoreFacts } from '../store/store.js';
+import type { AppliedMark, Commit, KeyWrite, Store, StoreFacts } from '../store/store.js';
 import type { Timers } from '../timers.js';
 import { BlindWrites } from './blind-writes.js';
 import { type Conflict, Knowledge } from './conflicts.js';
@@ -45,6 +51,8 @@ export interface ReplicaEvents {
   /** Keys changed by a committed batch, and whether by this node's own operations. */
   onChanges(changes: ReadonlyMap<ByteString, KeyChange>, local: boolean): void;
   onConflicts(conflicts: readonly Conflict[]): void;
+  /** Another node on the same store was faster: reads again what the store holds, and tells it by {@link Replica.learn}. */
+  onStale(): Promise<void>;
   /** Commits failed that would have changed these keys; what was told of them before may have looked ahead. */
   onUndone(keys: Iterable<ByteString>): void;
   /** Remote items could not be merged and were dropped, and all that waited behind them: a bug, or damaged data. */
@@ -82,7 +90,12 @@ const RETRY_MS = 250;
 /** Commits that fail as stale in a row before there is a pause: another node may be faster for a while, not for ever. */
 const MAX_STALE_IN_A_ROW = 20;
 
+/** Bounds of the pause in which another node on the same store may commit first. */
+const LEAST_YIELD_MS = 1;
+const MOST_YIELD_MS = 50;
+
 interface InFlight extends Work {
+  readonly sentMs: number;
   readonly frame: Frame | null;
   readonly marks: readonly AppliedMark[];
   readonly changes: ReadonlyMap<ByteString, KeyChange>;
@@ -112,11 +125,14 @@ export class Replica {
   #loading: Work | null = null;
   #staleInARow = 0;
   #closing = false;
+  /** Other nodes use the same store. */
+  #shared = false;
   /** No batch of operations is begun. */
   #held = false;
   /** Told when no batch of operations is under way any more. */
   #whenQuiet: (() => void)[] = [];
   #pumping = false;
+  #pauses = 0;
   /** Why nothing is begun at the moment. */
   #pause: 'none' | 'failing' | 'retry' | 'lost' | 'stopped' = 'none';
   /** Why the store is to be opened again as soon as nothing is under way. */
@@ -262,6 +278,44 @@ export class Replica {
     if (this.#inFlight.length > 0) return;
     this.#recall();
     this.#lost(error);
+  }
+
+  /** The number of this replica's last frame that was sent to the store, whether its outcome is known or not. */
+  get lastSent(): number {
+    return this.#assumed.get(this.#replica)?.number ?? 0;
+  }
+
+  /** Other nodes use the same store, or none does. */
+  set shared(shared: boolean) {
+    this.#shared = shared;
+  }
+
+  /**
+   * Takes in what the store holds, as it was read after `before` was true: other nodes on it may have applied more. Gives what is new; null
+   * when something is missing there that was committed before.
+   */
+  learn(
+    stored: Iterable<AppliedMark>,
+    before: ReadonlyMap<ReplicaId, AppliedMark>,
+  ): readonly AppliedMark[] | null {
+    const marks = new Map<ReplicaId, AppliedMark>();
+    for (const mark of stored) marks.set(mark.replica, mark);
+    for (const { replica, number } of before.values())
+      if ((marks.get(replica)?.number ?? 0) < number) return null;
+    // This replica's own frames are told by their commits.
+    marks.delete(this.#replica);
+    const news = [...marks.values()].filter(
+      ({ replica, number }) => number > (this.#applied.get(replica)?.number ?? 0),
+    );
+    for (const { stamp } of news) if (!this.#clock.isAhead(stamp)) this.#clock.observe(stamp);
+    raiseMarks(this.#applied, news);
+    raiseMarks(this.#assumed, news);
+    return news;
+  }
+
+  /** Another node on the same store has changed these keys: what is in memory of them is old. */
+  invalidate(keys: Iterable<ByteString>): void {
+    for (const key of keys) this.#cache.delete(key);
   }
 
   /** Number of remote items that wait. */
@@ -414,7 +468,11 @@ export class Replica {
     const applied = new Map<ReplicaId, Stamp>();
     for (const [replica, mark] of this.#assumed)
       if (replica !== this.#replica) applied.set(replica, mark.stamp);
-    const { frame, commit, changes } = runLocalBatch(items, records, {
+    const {
+      frame,
+      commit: changing,
+      changes,
+    } = runLocalBatch(items, records, {
       replica: this.#replica,
       frameNumber: (this.#assumed.get(this.#replica)?.number ?? 0) + 1,
       clock: this.#clock,
@@ -424,6 +482,7 @@ export class Replica {
       applied,
       tell: this.#tell,
     });
+    const commit = this.#shared ? compared(changing, records, changes) : changing;
     const marks =
       frame === null ? [] : [{ replica: this.#replica, number: frame.number, stamp: frame.stamp }];
     return {
@@ -433,6 +492,7 @@ export class Replica {
       marks,
       changes,
       conflicts: [],
+      sentMs: this.#options.timers.now(),
       guessed,
       outcome: 'pending',
       commit,
@@ -450,6 +510,7 @@ export class Replica {
     }
     const { commit, changes, conflicts } = runRemoteBatch(
       items,
+      this.#assumed,
       records,
       this.#knowledge,
       this.#options.timers.now(),
@@ -462,6 +523,7 @@ export class Replica {
       marks: commit.applied ?? [],
       changes,
       conflicts,
+      sentMs: this.#options.timers.now(),
       guessed: false,
       outcome: 'pending',
       commit,
@@ -476,9 +538,12 @@ export class Replica {
       commit === null ||
       (commit.writes.length === 0 && commit.frame === undefined && (commit.applied?.length ?? 0) === 0);
     // A batch that only read is settled in its turn: what it saw of commits under way must have come true.
-    const done = nothing ? Promise.resolve() : this.#store.commit(commit);
+    const done = nothing ? Promise.resolve(null) : this.#store.commit(commit);
     done.then(
-      () => this.#settled(batch, 'committed'),
+      (result) => {
+        if (result?.crowded === true) this.#yield(this.#options.timers.now() - batch.sentMs);
+        this.#settled(batch, 'committed');
+      },
       (error: unknown) =>
         this.#settled(batch, error instanceof Error ? error : new MeshError('INTERNAL', String(error))),
     );
@@ -577,8 +642,12 @@ export class Replica {
     }
     this.#staleInARow += Number(stale);
     if (stale && this.#staleInARow < MAX_STALE_IN_A_ROW) {
-      this.#pause = 'none';
-      this.#schedule();
+      // Of keys, the next load tells what is new; of frames, only the marks do.
+      if (batches.some(({ remote }) => remote.length > 0) || this.#staleInARow % 4 === 0) this.#askAgain();
+      else {
+        this.#pause = 'none';
+        this.#schedule();
+      }
       return;
     }
     if (alone) {
@@ -601,13 +670,31 @@ export class Replica {
     for (const item of work.remote) item.done?.(error);
   }
 
-  #retryLater(): void {
+  #retryLater(afterMs = RETRY_MS): void {
     this.#pause = 'retry';
-    this.#options.timers.after(RETRY_MS, () => {
-      if (this.#pause !== 'retry') return;
-      this.#pause = 'none';
-      this.#schedule();
-    });
+    const pauses = ++this.#pauses;
+    this.#options.timers.after(afterMs, () => this.#endRetry(pauses));
+  }
+
+  #endRetry(pauses: number): void {
+    if (this.#pause !== 'retry' || pauses !== this.#pauses) return;
+    this.#pause = 'none';
+    this.#schedule();
+  }
+
+  /** Lets another node go first: it must load, and then commit. */
+  #yield(tookMs: number): void {
+    if (this.#pause === 'none')
+      this.#retryLater(Math.min(Math.max(2 * tookMs, LEAST_YIELD_MS), MOST_YIELD_MS));
+  }
+
+  /** Asks what the store holds before anything else is tried. */
+  #askAgain(): void {
+    this.#pause = 'retry';
+    const pauses = ++this.#pauses;
+    // Should that fail, so will what is tried next, and tell why.
+    const end = (): void => this.#endRetry(pauses);
+    this.#options.events.onStale().then(end, end);
   }
 
   /** A load failed: nothing was changed, but the store may be gone. */
@@ -695,6 +782,19 @@ export class Replica {
       }
     }
   }
+}
+
+/** Adds to a commit that the keys which were only looked at must be as they were found. */
+function compared(
+  commit: Commit | null,
+  records: ReadonlyMap<ByteString, KeyRecord>,
+  changes: ReadonlyMap<ByteString, KeyChange>,
+): Commit | null {
+  const looks: KeyWrite[] = [];
+  for (const { key, header } of records.values())
+    if (!changes.has(key)) looks.push({ key, expected: header, header, digest: 0 });
+  if (looks.length === 0) return commit;
+  return { ...commit, writes: [...(commit?.writes ?? []), ...looks] };
 }
 
 function raiseMarks(marks: Map<ReplicaId, AppliedMark>, by: readonly AppliedMark[]): void {

@@ -42,6 +42,8 @@ export class MemoryDataset {
   readonly nodes = new Map<string, MemoryNode>();
   /** Store objects that may not commit any more. */
   readonly retired = new WeakSet<symbol>();
+  /** Whose commit failed last because another one was faster; null = nobody's since then. */
+  overtaken: symbol | null = null;
   dropped: DroppedData | null = null;
   notes: ByteString | null = null;
   /** Counts how often it was cleared: who opened it before must open it again. */
@@ -49,6 +51,13 @@ export class MemoryDataset {
 
   header(key: ByteString): ByteString | null {
     return this.slots.get(keySlot(key))?.headers.get(key) ?? null;
+  }
+
+  /** A store object has committed: says whether another one's last commit had failed for such a reason. */
+  isOvertaking(writer: symbol): boolean {
+    const { overtaken } = this;
+    if (overtaken !== writer) this.overtaken = null;
+    return overtaken !== null && overtaken !== writer;
   }
 
   /** Removes all that nodes have written; natives without a header stay. */

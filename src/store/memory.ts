@@ -15,6 +15,7 @@ import { MemoryDataset } from './memory-dataset.js';
 import { MemoryScans } from './memory-scans.js';
 import {
   type Commit,
+  type CommitResult,
   type DropReason,
   type LoadedKey,
   type LoadRequest,
@@ -151,16 +152,18 @@ export class MemoryStore implements Store {
     return { header: this.#dataset.header(key), value: native === WRONG_TYPE ? null : native, entries };
   }
 
-  async commit(commit: Commit): Promise<void> {
+  async commit(commit: Commit): Promise<CommitResult> {
     checkCommit(commit);
     this.#check();
     const error = this.#tryCommit(commit);
+    const crowded = error === null && this.#dataset.isOvertaking(this.#writer);
     if (error !== null) this.#untold += 1;
     await this.#delay();
     if (error !== null) {
       if (this.#untold > 0) this.#untold -= 1;
       throw error;
     }
+    return { crowded };
   }
 
   #tryCommit(commit: Commit): Error | null {
@@ -175,7 +178,10 @@ export class MemoryStore implements Store {
       this.#dataset.commit(commit, this.#timers.now());
       this.#showLife();
     } catch (error) {
-      if (error instanceof StaleCommitError) return error;
+      if (error instanceof StaleCommitError) {
+        this.#dataset.overtaken = this.#writer;
+        return error;
+      }
       throw error;
     }
     return fault === 'unknown' ? unavailable : null;

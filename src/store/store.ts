@@ -93,6 +93,12 @@ export interface Commit {
   readonly applied?: readonly RaisedMark[];
 }
 
+/** What became of a commit that took effect. */
+export interface CommitResult {
+  /** Another node's commit failed because of one of this store: that node should be let go first for a moment. */
+  readonly crowded: boolean;
+}
+
 /** Who a node was when it last used the store. */
 export interface StoredIdentity {
   /** The node's PeerId, as text. */
@@ -199,7 +205,7 @@ export interface Store extends NativeReads, Inspection {
   retire(peerId: string, silentMs: number): Promise<boolean>;
   /** Loads keys; answers stand in the order of the requests. */
   load(requests: readonly LoadRequest[]): Promise<LoadedKey[]>;
-  commit(commit: Commit): Promise<void>;
+  commit(commit: Commit): Promise<CommitResult>;
 
   /** Frames of a logged replica from a number on, in order, up to about `maxBytes` (at least one if there is one). A trimmed or unknown range gives what is left. */
   readFrames(replica: ReplicaId, fromNumber: number, maxBytes: number): Promise<LoggedFrame[]>;

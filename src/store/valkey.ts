@@ -12,6 +12,7 @@ import { type Asked, SlotDigests } from './slot-digests.js';
 import { SLOTS } from './slots.js';
 import type {
   Commit,
+  CommitResult,
   DropReason,
   LoadedKey,
   LoadRequest,
@@ -118,7 +119,7 @@ export class ValkeyStore implements Store {
     return this.#content.load(requests);
   }
 
-  async commit(commit: Commit): Promise<void> {
+  async commit(commit: Commit): Promise<CommitResult> {
     checkCommit(commit);
     const script = onlyRemoves(commit) ? 'remove' : 'commit';
     let asked: Asked | null = null;
@@ -128,6 +129,7 @@ export class ValkeyStore implements Store {
       return bytes;
     });
     if (answer !== null && answer !== 'DONE' && asked !== null) this.#digests.learn(asked, answer);
+    return { crowded: answer?.startsWith('DONE*') === true };
   }
 
   readFrames(replica: ReplicaId, fromNumber: number, maxBytes: number): Promise<LoggedFrame[]> {

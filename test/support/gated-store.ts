@@ -1,7 +1,7 @@
 /** A memory store whose answers wait for permission, and which fails as it is told: what takes effect does so at once. */
 import type { ByteString } from '../../crdts/bytes.js';
 import { type CommitFault, MemoryStore, type MemoryStoreOptions } from '../../src/store/memory.js';
-import type { Commit, LoadedKey, LoadRequest } from '../../src/store/store.js';
+import type { Commit, CommitResult, LoadedKey, LoadRequest } from '../../src/store/store.js';
 
 type Kind = 'commit' | 'load' | 'open';
 
@@ -44,7 +44,7 @@ export class GatedStore extends MemoryStore {
     return super.open();
   }
 
-  override async commit(commit: Commit): Promise<void> {
+  override async commit(commit: Commit): Promise<CommitResult> {
     this.commits.push(commit);
     const outcome = super.commit(commit);
     outcome.catch(() => {});

@@ -74,6 +74,10 @@ export async function replicaWorld(
         onApplied: (count) => log.push(`applied ${count}`),
         onChanges: () => {},
         onConflicts: (list) => conflicts.push(...list),
+        async onStale() {
+          const before = new Map(replica.applied);
+          replica.learn((await store.refresh()).applied, before);
+        },
         onUndone: () => {},
         onMergeFailed: () => log.push('merge failed'),
         onStoreLost: (error) => log.push(`lost ${(error as { code?: string }).code}`),

@@ -216,7 +216,7 @@ export function storeCompliance(name: string, makeWorld: () => Promise<StoreWorl
       });
 
       it('is ordered after those that were called before it', async () => {
-        const results: Promise<void>[] = [];
+        const results: Promise<unknown>[] = [];
         for (let i = 1; i <= 50; i += 1) {
           const expected = i === 1 ? null : b(`h${i - 1}`);
           const one = write('k', { expected, header: b(`h${i}`), digest: 1, ...string(`v${i}`) });
