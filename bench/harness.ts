@@ -37,6 +37,8 @@ export interface BenchOptions {
   readonly scale: number;
   /** Interleaved rounds; at least five, or the median means little. */
   readonly rounds: number;
+  /** Says whether a case is asked for. */
+  readonly wanted: (name: string) => boolean;
   /** Called with each row, as soon as it is known. */
   readonly done: (row: Row) => void;
 }
@@ -61,7 +63,7 @@ export function compare(
   name: string,
   unit: string,
   sides: readonly Side[],
-  options: BenchOptions,
+  options: Pick<BenchOptions, 'rounds' | 'done'>,
 ): void {
   const first = sides.map((side) => timed(side, true));
   const fastest = Math.max(...first);

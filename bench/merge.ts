@@ -15,6 +15,7 @@ import { type Bench, type BenchOptions, compare, expect, type Row, type Side } f
 const BENCH = 'merge';
 const UNIT = 'updates/s';
 const CLIENTS = 1540;
+const BYTES = 'bytes per delta, registers, batches of 1000';
 
 interface Work {
   readonly kind: Kind;
@@ -108,7 +109,7 @@ function bytesPerDelta(): Row {
   const said = batches.flat().reduce((sum, { key, value }) => sum + key.length + value.length + 16, 0);
   return {
     bench: BENCH,
-    case: 'bytes per delta, registers, batches of 1000 | valkey-mesh',
+    case: `${BYTES} | valkey-mesh`,
     value: bytes / work.count,
     unit: 'bytes',
     baseline: 'key + value + 16',
@@ -125,19 +126,23 @@ export const mergeBench: Bench = {
   async run(options: BenchOptions): Promise<void> {
     const add = (name: string, sides: readonly Side[]): void => compare(BENCH, name, UNIT, sides, options);
     for (const work of casesOf(options.scale)) {
+      const name = `${work.kind}, ${work.keys}, batches of ${work.batch}, ${work.count} updates`;
+      if (!options.wanted(name)) continue;
       const sides = [ours as Contender, ...others.filter(({ kinds }) => kinds.includes(work.kind))];
       add(
-        `${work.kind}, ${work.keys}, batches of ${work.batch}, ${work.count} updates`,
+        name,
         sides.map((contender) => side(contender, work)),
       );
     }
     const clients = Math.ceil(CLIENTS * options.scale);
-    add(
-      `B3.1, ${clients} clients set one key`,
-      [ours as Contender, ...others.filter(({ kinds }) => kinds.includes('registers'))].map((contender) =>
-        concurrent(contender, clients),
-      ),
-    );
-    options.done(bytesPerDelta());
+    const b31 = `B3.1, ${clients} clients set one key`;
+    if (options.wanted(b31)) {
+      const sides = [ours as Contender, ...others.filter(({ kinds }) => kinds.includes('registers'))];
+      add(
+        b31,
+        sides.map((contender) => concurrent(contender, clients)),
+      );
+    }
+    if (options.wanted(BYTES)) options.done(bytesPerDelta());
   },
 };

@@ -1,6 +1,6 @@
 /**
  * `npm run bench [-- NAME…] [--json FILE]`: runs benchmarks (all, or those named), prints a row per case, and writes the rows.
- * BENCH_SCALE=0.1 makes the work smaller, BENCH_ROUNDS=9 the medians steadier.
+ * BENCH_SCALE=0.1 makes the work smaller, BENCH_ROUNDS=9 the medians steadier; BENCH_CASE=text takes only the cases with that text in their names.
  */
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -43,6 +43,7 @@ async function main(): Promise<void> {
   const benches = chosen(positionals);
   const scale = positive('BENCH_SCALE', 1);
   const rounds = Math.ceil(positive('BENCH_ROUNDS', 5));
+  const only = process.env.BENCH_CASE ?? '';
   const print = (text: string): void => void process.stdout.write(`${text}\n`);
   print(`${machine()}; scale ${scale}, median of ${rounds} rounds`);
   const rows: Row[] = [];
@@ -53,7 +54,7 @@ async function main(): Promise<void> {
       rows.push(row);
       print(line(row));
     };
-    await bench.run({ scale, rounds, done });
+    await bench.run({ scale, rounds, wanted: (name) => name.includes(only), done });
   }
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 1)}\n`);
 }

@@ -165,7 +165,7 @@ async function compareCase(
 async function compareAlone(
   name: string,
   sides: readonly Side[],
-  { scale, rounds, done }: BenchOptions,
+  { scale, rounds, done }: Omit<BenchOptions, 'wanted'>,
 ): Promise<void> {
   const latencies: number[][] = [[], []];
   const writes = Math.max(100, Math.round((ALONE * scale) / rounds));
@@ -243,10 +243,9 @@ export const writeBench: Bench = {
     const admin = new Redis(server.url);
     const node = await createNode({ region: 'bench', listen: [], store: server.url });
     try {
-      const only = process.env.BENCH_CASE;
       for (const each of cases(node, plain))
-        if (only === undefined || each.name.includes(only)) await compareCase(each, admin, options);
-      if (only === undefined) await compareSets(node, admin, options);
+        if (options.wanted(each.name)) await compareCase(each, admin, options);
+      if (options.wanted('adding to a set')) await compareSets(node, admin, options);
     } finally {
       plain.disconnect();
       admin.disconnect();
