@@ -74,7 +74,7 @@ describe('a store refuses a server', () => {
   const base = { redis_version: '7.2.4', role: 'master', maxmemory_policy: 'noeviction', aof_enabled: '1' };
   const refusals: [string, Record<string, string>, RegExp][] = [
     ['that is too old', { ...base, redis_version: '6.2.14' }, /version 6\.2\.14: use Valkey 7\.2/],
-    ['in cluster mode', { ...base, cluster_enabled: '1' }, /cluster mode.*give a single server/],
+    ['in cluster mode', { ...base, cluster_enabled: '1' }, /cluster mode: write redis\+cluster:/],
     ['that is a replica', { ...base, role: 'slave' }, /read-only replica: give the primary's address/],
   ];
   for (const [which, fields, message] of refusals) {

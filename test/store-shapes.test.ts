@@ -95,7 +95,7 @@ describe('a URL', () => {
 
   it('that is not understood as a whole is refused, and not repeated', () => {
     const bad = [
-      ['redis://a:s3cret@h,i', /several hosts.*Cluster/],
+      ['redis://a:s3cret@h,i', /several hosts.*redis\+cluster:/],
       ['redis://:s3cret@h?ca=x', /not understood: it takes none/],
       ['rediss://:s3cret@h?insecure=1', /takes ca, cert, key, servername/],
       ['rediss://:s3cret@h?ca', /ca without a value/],

@@ -45,7 +45,7 @@ export function cString(value: string, maxLength = Number.POSITIVE_INFINITY): st
   return length === value.length ? value : value.slice(0, length);
 }
 
-const STORE_PREFIX = /^(ERR|OOM|READONLY|MISCONF|NOREPLICAS|LOADING|BUSY) /;
+const STORE_PREFIX = /^(ERR|OOM|READONLY|MISCONF|NOREPLICAS|LOADING|BUSY|TRYAGAIN|CLUSTERDOWN) /;
 
 /** Gives the reply line (without `-`) for an error; null when it is unexpected, so that the caller logs it. */
 export function describeError(error: unknown, wrote: boolean): string | null {

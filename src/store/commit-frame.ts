@@ -1,6 +1,7 @@
 /** Turns a commit into the one argument of the commit script (commit-script.ts says how it reads it). */
 import type { ByteString } from '../../crdts/bytes.js';
 import { addDigests } from '../../crdts/digest.js';
+import type { ReplicaId } from '../../crdts/dot.js';
 import { ArgumentError } from '../../crdts/errors.js';
 import type { FrameWriter } from './frame-writer.js';
 import { entriesKey, logKey, META, slotHashKey } from './layout.js';
@@ -25,7 +26,11 @@ const lastOf = new Int32Array(SLOTS);
 let nextOf = new Int32Array(1024);
 
 /** Writes headers by slot, so that a slot's are compared and stored in one command each. */
-function writeHeaders(out: FrameWriter, writes: readonly KeyWrite[], digests: SlotDigests): void {
+function writeHeaders(
+  out: FrameWriter,
+  writes: readonly KeyWrite[],
+  digests: Pick<SlotDigests, 'next'>,
+): void {
   if (nextOf.length < writes.length) nextOf = new Int32Array(writes.length * 2);
   const slots: number[] = [];
   for (let i = 0; i < writes.length; i += 1) {
@@ -165,12 +170,13 @@ export function onlyRemoves({ writes }: Commit): boolean {
   return writes.length > 0 && writes.every((w) => w.native?.kind === 'delete' || w.header === null);
 }
 
-/** Writes a commit as one frame. */
+/** Writes a commit as one frame. `log`: the name of a replica's log. */
 export function writeCommit(
   out: FrameWriter,
   commit: Commit,
   sender: CommitSender,
-  digests: SlotDigests,
+  digests: Pick<SlotDigests, 'begin' | 'next'>,
+  log: (replica: ReplicaId) => ByteString = logKey,
 ): Buffer {
   const { writes, frame, applied = [] } = commit;
   out.reset();
@@ -184,7 +190,7 @@ export function writeCommit(
     out.boolean(false);
   } else {
     out.array(5);
-    out.string(logKey(frame.replica));
+    out.string(log(frame.replica));
     out.string((META.appliedPrefix + frame.replica) as ByteString);
     out.string(decimal(frame.number));
     out.string(decimal(frame.stamp));

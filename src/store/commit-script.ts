@@ -22,10 +22,14 @@ export interface CommitForm {
   readonly meta: string;
   /** Expression of the frame. */
   readonly frame: string;
+  /** What comes before anything is looked at, with the frame's parts as variables; may return. */
+  readonly begin: string;
   /** A look at more than the single server's script looks at; may return. */
   readonly look: string;
   /** Says, in terms of \`number\` (the last one stored) and \`frame\`, that a frame doesn't follow. */
   readonly misfit: string;
+  /** Says, in terms of \`marks[i]\` (what is stored) and \`applied[i + 3]\` (what is expected), that a mark isn't the expected one. */
+  readonly otherMark: string;
   /** What happens between looking and writing; may return. */
   readonly prepare: string;
   /** Adds to \`store\`, the facts to be stored, as field, value. */
@@ -38,8 +42,10 @@ export interface CommitForm {
 const SINGLE: CommitForm = {
   meta: `'${META_KEY}'`,
   frame: 'ARGV[1]',
+  begin: '',
   look: '',
   misfit: 'number + 1 ~= tonumber(frame[3])',
+  otherMark: 'applied[i + 3] ~= marks[i]',
   prepare: '',
   record: '',
   writeStrings: `for i = 1, #strings, ${CHUNK} do call('MSET', unpack(strings, i, math.min(i + ${CHUNK - 1}, #strings))) end`,
@@ -52,6 +58,7 @@ local meta, unpack, call, pcall = ${form.meta}, unpack, redis.call, redis.pcall
 local tonumber, format = tonumber, string.format
 local dataset, writer, session, seq, turn, frame, applied, headers, entries, strings, deletes, sets, rebuilds, expiries =
   unpack(cmsgpack.unpack(${form.frame}))
+${form.begin}
 
 local function chunked(command, key, items)
   for i = 1, #items, ${CHUNK} do
@@ -107,7 +114,7 @@ end
 for i = 1, #applied, 4 do
   local stored = facts[6 + (i - 1) / 4]
   marks[i] = stored and tonumber(string.match(stored, '^%d+')) or 0
-  if applied[i + 3] and applied[i + 3] ~= marks[i] then return 'STALE mark' end
+  if applied[i + 3] and ${form.otherMark} then return 'STALE mark' end
 end
 
 -- The digests that came along hold if it is still the turn that they rest on (slot-digests.ts).

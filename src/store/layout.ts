@@ -6,6 +6,12 @@
  *     __mesh:{tag}e:KEY      hash of a set: element → entry
  *     __mesh:log:REPLICA     stream of that replica's frames: the id is the frame's number, s = stamp, b = bytes
  *     __mesh:meta            hash of facts about the store and its nodes, see META
+ *
+ * In a cluster the last two exist once for each server, in a slot of its own, the anchor (cluster-parts.ts):
+ *
+ *     __mesh:{tag}m          hash of facts
+ *     __mesh:{tag}m:p        a commit that was prepared there (cluster-commit.ts)
+ *     __mesh:{tag}log:REPLICA
  */
 import type { ByteString } from '../../crdts/bytes.js';
 import type { ReplicaId } from '../../crdts/dot.js';
@@ -71,4 +77,14 @@ export function entriesKey(key: ByteString): ByteString {
 /** Name of the stream that holds a replica's frames. */
 export function logKey(replica: ReplicaId): ByteString {
   return `${RESERVED_PREFIX}log:${replica}` as ByteString;
+}
+
+/** Name of the hash of facts that is anchored in a slot. */
+export function partMetaKey(slot: number): ByteString {
+  return `${RESERVED_PREFIX}{${slotTags()[slot]}}m` as ByteString;
+}
+
+/** Name of the stream of a replica's frames that is anchored in a slot. */
+export function partLogKey(slot: number, replica: ReplicaId): ByteString {
+  return `${RESERVED_PREFIX}{${slotTags()[slot]}}log:${replica}` as ByteString;
 }

@@ -6,7 +6,8 @@ import { MemoryStore } from './memory.js';
 import type { Store } from './store.js';
 import { ValkeyStore } from './valkey.js';
 import type { ValkeyServerOptions } from './valkey-address.js';
-import { isValkeyUrl, VALKEY_URL_FORM } from './valkey-url.js';
+import { ValkeyClusterStore } from './valkey-cluster.js';
+import { isClusterUrl, isValkeyUrl, VALKEY_URL_FORM } from './valkey-url.js';
 
 /** What every store is made with. */
 export interface StoreSurroundings {
@@ -20,8 +21,12 @@ export interface StoreSurroundings {
  * still has to be opened with its own open(). Throws ConfigError for anything else.
  */
 export function openStore(spec: string | ValkeyServerOptions, surroundings: StoreSurroundings): Store {
-  if (typeof spec !== 'string') return new ValkeyStore(spec, surroundings);
+  if (typeof spec !== 'string')
+    return spec.cluster === undefined
+      ? new ValkeyStore(spec, surroundings)
+      : new ValkeyClusterStore(spec, surroundings);
   if (spec === 'memory') return new MemoryStore(surroundings);
+  if (isClusterUrl(spec)) return new ValkeyClusterStore(spec, surroundings);
   if (isValkeyUrl(spec)) return new ValkeyStore(spec, surroundings);
   // The text may hold a password, so it isn't shown.
   throw new ConfigError(`unknown store: write 'memory' or ${VALKEY_URL_FORM}`);

@@ -1,6 +1,7 @@
 /** Where a region's Valkey is and how to log in: the forms that are understood are in valkey-url.ts and {@link ValkeyServerOptions}. */
 import { readFileSync } from 'node:fs';
 import type { ConnectionOptions } from 'node:tls';
+import type { ByteString } from '../../crdts/bytes.js';
 import { ConfigError } from '../errors.js';
 
 /** A TCP port. */
@@ -29,10 +30,34 @@ export interface Sentinels {
   readonly tls: MakeTls | null;
 }
 
-/** Where a server is and how to log in. */
-export interface ValkeyAddress {
+/** Some servers of a cluster; the others are learned from them. */
+export interface ClusterSeeds {
+  readonly seeds: readonly HostPort[];
+}
+
+/** A part of a cluster: whatever server has its anchor slot now (cluster-shards.ts). */
+export interface ClusterPart {
+  /** Its hash of facts, which stands in the anchor slot. */
+  readonly meta: ByteString;
+  /** The writer that commits there: the same one on all parts. */
+  readonly writer: ByteString;
+  find(): Promise<Place>;
+  /** How new data there are named; null = anyhow. */
+  dataset(): ByteString | null;
+}
+
+/** Where a region's keys are and how to log in. */
+export interface ValkeyAddress extends Access {
   /** The server, or who knows it. */
-  readonly at: Place | Sentinels;
+  readonly at: Place | Sentinels | ClusterSeeds;
+}
+
+/** Where one server is and how to log in. */
+export interface ServerAddress extends Access {
+  readonly at: Place | Sentinels | ClusterPart;
+}
+
+interface Access {
   readonly login: Login;
   readonly tls: MakeTls | null;
   readonly db: number;
@@ -52,6 +77,8 @@ export interface ValkeyServerOptions {
   readonly sentinels?: readonly { readonly host: string; readonly port?: number }[];
   /** The name under which the sentinels watch the primary. */
   readonly name?: string;
+  /** Some servers of a Valkey Cluster, instead of host and port. Default port: 6379. */
+  readonly cluster?: readonly { readonly host: string; readonly port?: number }[];
   readonly username?: string;
   readonly password?: string;
   /** User and password of the sentinels themselves. Default: none. */
@@ -72,7 +99,8 @@ export function placeLabel(place: Place): string {
 }
 
 /** How an address is named in messages. */
-export function addressLabel(at: Place | Sentinels): string {
+export function addressLabel(at: Place | Sentinels | ClusterSeeds): string {
+  if ('seeds' in at) return `the cluster of ${at.seeds.map(placeLabel).join(', ')}`;
   if (!('places' in at)) return placeLabel(at);
   return `${at.name} (sentinels ${at.places.map(placeLabel).join(', ')})`;
 }
@@ -105,6 +133,9 @@ export function tlsFromFiles(files: {
   });
 }
 
+/** Said of a cluster with a number of a database. */
+export const ONE_DATABASE = "a cluster has one database: leave the number out of the store's address";
+
 /** Reads an object that describes a server. Throws ConfigError when a part of it isn't of its form. */
 export function addressOf(options: ValkeyServerOptions): ValkeyAddress {
   const text = (name: 'host' | 'path' | 'name' | keyof Secrets): string | null => {
@@ -119,7 +150,7 @@ export function addressOf(options: ValkeyServerOptions): ValkeyAddress {
     if (typeof value === 'number' && Number.isInteger(value) && value > 0 && value < 65_536) return value;
     throw new ConfigError("the store's port must be a whole number from 1 to 65535");
   };
-  const { db = 0, tls, sentinelTLS, sentinels } = options;
+  const { db = 0, tls, sentinelTLS, sentinels, cluster } = options;
   if (!Number.isInteger(db) || db < 0)
     throw new ConfigError("the store's db must be a whole number, 0 or more");
   const login = { username: text('username'), password: text('password') };
@@ -141,6 +172,17 @@ export function addressOf(options: ValkeyServerOptions): ValkeyAddress {
       tls: sentinelTLS === undefined ? null : () => sentinelTLS,
     };
     return { at, ...rest, label: addressLabel(at) };
+  }
+  if (cluster !== undefined) {
+    if (db !== 0) throw new ConfigError(ONE_DATABASE);
+    if (!Array.isArray(cluster) || cluster.length === 0)
+      throw new ConfigError("the store's cluster must be a list of { host, port }");
+    const seeds = cluster.map((each) => {
+      if (typeof each?.host !== 'string' || each.host === '')
+        throw new ConfigError("each server of the store's cluster must be { host, port }");
+      return { host: each.host, port: port(each.port, 6379) };
+    });
+    return { at: { seeds }, ...rest, label: addressLabel({ seeds }) };
   }
   const path = text('path');
   const at: Place =

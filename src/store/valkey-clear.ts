@@ -7,7 +7,8 @@
  * of ours wrote is left alone: a native key without a header.
  */
 import type { ByteString } from '../../crdts/bytes.js';
-import { META, META_KEY, RESERVED_PREFIX, slotHashKeys } from './layout.js';
+import { inCluster } from './cluster-scripts.js';
+import { META, META_KEY, RESERVED_PREFIX, slotHashKey, slotHashKeys } from './layout.js';
 import type { ValkeyConnection } from './valkey-connection.js';
 import { type Argument, argument, bytesOf, listOf, type Reply } from './valkey-link.js';
 
@@ -55,6 +56,35 @@ return 'DONE'
 
 /** Slot hashes that one call clears. */
 const SLOTS_PER_CALL = 64;
+
+/** Goes on with the clearing of one part of a cluster: of the slots that its server has. */
+export async function finishClearingPart(
+  connection: ValkeyConnection,
+  meta: ByteString,
+  mark: ByteString,
+  slots: readonly number[],
+): Promise<void> {
+  const step = async (script: string, ...args: readonly Argument[]): Promise<boolean> => {
+    const reply = await connection.call('EVAL', [inCluster(script), '1', meta, argument(mark), ...args]);
+    return bytesOf(reply as Reply) === 'DONE';
+  };
+  for (let first = 0; first < slots.length; first += SLOTS_PER_CALL) {
+    const names = slots.slice(first, first + SLOTS_PER_CALL).map(slotHashKey);
+    if (!(await step(CLEAR_SLOTS_SCRIPT, names.join(''), String(names[0]!.length)))) return;
+  }
+  let cursor = '0';
+  do {
+    const [next, keys] = listOf(
+      (await connection.call('SCAN', [cursor, 'MATCH', `${RESERVED_PREFIX}*`, 'COUNT', '1000'])) as Reply,
+    );
+    cursor = bytesOf(next) ?? '0';
+    const rest = listOf(keys)
+      .map((key) => bytesOf(key) as ByteString)
+      .filter((key) => key !== meta);
+    if (rest.length > 0 && !(await step(UNLINK_SCRIPT, ...rest.map(argument)))) return;
+  } while (cursor !== '0');
+  await step(END_CLEAR_SCRIPT);
+}
 
 /** Goes on with a clearing that has begun, until nothing of ours is left, or another one has finished. */
 export async function finishClearing(connection: ValkeyConnection, mark: ByteString): Promise<void> {

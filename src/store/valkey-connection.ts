@@ -11,6 +11,7 @@ import {
   ConfigError,
   StaleCommitError,
   StoppedError,
+  StoreRefusedError,
   StoreResetError,
   StoreUnavailableError,
 } from '../errors.js';
@@ -28,8 +29,8 @@ import {
   WRONG_TYPE,
   type WrongType,
 } from './store.js';
-import { placeLabel, type ValkeyAddress } from './valkey-address.js';
-import { refused, tlsProblem } from './valkey-errors.js';
+import { placeLabel, type ServerAddress } from './valkey-address.js';
+import { MOVED_REASON, refused, tlsProblem } from './valkey-errors.js';
 import { appliedOf, nodeField, nodeRecord } from './valkey-facts.js';
 import { beginSession, DataLostError, type ScriptName, type Session } from './valkey-handshake.js';
 import {
@@ -52,8 +53,14 @@ export interface ConnectionOptions {
   readonly answerTimeoutMs: number;
 }
 
-/** Said by a server that is no primary now: it was demoted, or loads what another one holds. */
-const NO_PRIMARY = /^(READONLY|MASTERDOWN|LOADING)\b/;
+/** Said by a server that is no primary now (it was demoted, or loads what another one holds), or not of what is asked for. */
+const NO_PRIMARY = /^(READONLY|MASTERDOWN|LOADING|MOVED)\b/;
+
+/** Scripts that change keys: they carry the next number of the session. */
+export type CommitScript = 'commit' | 'remove' | 'prepare' | 'prepareRemove' | 'apply' | 'abort';
+
+/** The reason of a StoreRefusedError where another writer's commit stands in the way (cluster-commit.ts). */
+export const LOCKED_REASON = 'LOCKED';
 
 const TICKS = 20;
 const FIRST_RETRY_MS = 20;
@@ -61,7 +68,8 @@ const LAST_RETRY_MS = 1000;
 
 /** An ordered conversation with one server. */
 export class ValkeyConnection {
-  readonly #address: ValkeyAddress;
+  readonly #address: ServerAddress;
+  readonly #meta: ByteString;
   readonly #options: ConnectionOptions;
   readonly #queue = new RequestQueue();
   #state: 'new' | 'open' | 'lost' | 'closed' = 'new';
@@ -92,8 +100,9 @@ export class ValkeyConnection {
   /** The problem's text already says what to do. */
   #advised = false;
 
-  constructor(address: ValkeyAddress, options: ConnectionOptions) {
+  constructor(address: ServerAddress, options: ConnectionOptions) {
     this.#address = address;
+    this.#meta = 'find' in address.at ? address.at.meta : META_KEY;
     this.#options = options;
   }
 
@@ -102,7 +111,8 @@ export class ValkeyConnection {
     if (this.#state === 'closed') throw new StoppedError();
     this.#dropLink();
     this.#queue.rejectAll(() => new StoreResetError('the store was opened again'));
-    this.#writer = `${META.writerPrefix}${this.#randomName()}` as ByteString;
+    const { at } = this.#address;
+    this.#writer = 'find' in at ? at.writer : (`${META.writerPrefix}${this.#randomName()}` as ByteString);
     this.#sessions = 0;
     this.#currentSession = 0;
     this.#dataset = null;
@@ -142,6 +152,11 @@ export class ValkeyConnection {
     return this.#session;
   }
 
+  /** Name of the data; null while that isn't known. */
+  get dataset(): ByteString | null {
+    return this.#dataset;
+  }
+
   /** Says whether the server has lost data since it was opened. */
   get isLost(): boolean {
     return this.#state === 'lost';
@@ -177,14 +192,17 @@ export class ValkeyConnection {
   }
 
   /**
-   * Commits: runs a commit script, whose frame is made for the sender that it gets. Gives the script's answer; null = it took
+   * Commits: runs a commit script, whose arguments are made for the sender that it gets. Gives the script's answer; null = it took
    * effect, but the answer was lost.
    */
-  async commit(script: 'commit' | 'remove', frame: (sender: CommitSender) => Buffer): Promise<string | null> {
+  async commit(
+    script: CommitScript,
+    args: (sender: CommitSender) => readonly Argument[],
+  ): Promise<string | null> {
     const chain = this.#queue.chain();
     // The mark goes first; both are on one connection.
     if (this.#identity?.clean) this.saveIdentity({ ...this.#identity, clean: false }).catch(() => {});
-    return bytesOf((await this.#enqueue({ script }, (sender) => [frame(sender)], chain, false)) as Reply);
+    return bytesOf((await this.#enqueue({ script }, args, chain, false)) as Reply);
   }
 
   /** Stores an identity, and stores it again with each new session. */
@@ -231,14 +249,14 @@ export class ValkeyConnection {
   /** Looks whether the server still has what it acknowledged; when it hasn't, everything fails until it is opened again. */
   async probe(): Promise<void> {
     const [session, acknowledged] = [this.#currentSession, this.#queue.acknowledgedSeq];
-    const reply = listOf((await this.call('HMGET', [META_KEY, META.dataset, this.#writer])) as Reply);
+    const reply = listOf((await this.call('HMGET', [this.#meta, META.dataset, this.#writer])) as Reply);
     this.#judge(bytesOf(reply[0]), bytesOf(reply[1]), session, acknowledged);
   }
 
   /** The same, with the whole hash of facts. Rejects when data are lost. */
   async facts(): Promise<Pick<Session, 'facts' | 'info'>> {
     const [session, acknowledged] = [this.#currentSession, this.#queue.acknowledgedSeq];
-    const facts = pairsOf((await this.call('HGETALL', [META_KEY])) as Reply);
+    const facts = pairsOf((await this.call('HGETALL', [this.#meta])) as Reply);
     this.#judge(facts.get(META.dataset), facts.get(this.#writer), session, acknowledged);
     this.check();
     try {
@@ -280,7 +298,7 @@ export class ValkeyConnection {
     this.#watch = null;
     if (live !== null && this.#queue.length === 0) {
       // Nothing is under way: the writer's record is of no more use.
-      const forgotten = live.send('HDEL', [META_KEY, this.#writer]).catch(() => null);
+      const forgotten = live.send('HDEL', [this.#meta, this.#writer]).catch(() => null);
       const late = new Promise<void>((resolve) => {
         this.#options.timers.after(1000, resolve);
       });
@@ -359,7 +377,7 @@ export class ValkeyConnection {
       reply =
         typeof name === 'string'
           ? link.send(name, args)
-          : link.send('EVALSHA', [session.shas[name.script], '0', ...args]);
+          : link.send('EVALSHA', [session.shas.get(name.script)!, ...session.keys, ...args]);
     } catch (error) {
       this.#queue.unsendable(request, error as Error);
       return;
@@ -386,6 +404,9 @@ export class ValkeyConnection {
       this.#queue.done(request, reply);
     } else if (text.startsWith('STALE') || (text === 'GAP' && this.#queue.isBroken(request))) {
       this.#queue.failed(request, new StaleCommitError(`the store has moved on: ${text}`));
+    } else if (text.startsWith(MOVED_REASON) || text.startsWith(LOCKED_REASON)) {
+      const [reason = null] = text.split(' ');
+      this.#queue.failed(request, new StoreRefusedError(`TRYAGAIN ${text}`, { reason }));
     } else if (text === 'FENCED') {
       // Only a newer session of this very store can do that; the next one finds out.
       this.#down(this.#live, new Error('another session of this store has begun'));
@@ -412,7 +433,8 @@ export class ValkeyConnection {
     const attempt = this.#attempt;
     const { timers, answerTimeoutMs } = this.#options;
     const { at } = this.#address;
-    const place = 'places' in at ? await findPrimary(at, timers, answerTimeoutMs) : at;
+    const place =
+      'find' in at ? await at.find() : 'places' in at ? await findPrimary(at, timers, answerTimeoutMs) : at;
     if (attempt !== this.#attempt || this.#isClosed()) throw new Error('the connection ended');
     const tls = this.#address.tls?.() ?? null;
     const link = new ValkeyLink(place, tls, answerTimeoutMs, () => this.#down(link, link.lastError));
@@ -428,7 +450,7 @@ export class ValkeyConnection {
         session: this.#sessions,
         previousSession: this.#currentSession,
         dataset: this.#dataset,
-        newDataset: this.#randomName() as ByteString,
+        newDataset: ('find' in at ? at.dataset() : null) ?? (this.#randomName() as ByteString),
         identity: this.#identity,
       });
       if (this.#link !== link || this.#isClosed()) throw new Error('the connection ended');

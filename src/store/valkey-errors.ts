@@ -13,10 +13,21 @@ const ADVICE: readonly (readonly [prefix: string, advice: string])[] = [
   ['NOREPLICAS', 'too few of its replicas are in step: see min-replicas-to-write'],
   ['MASTERDOWN', 'it is a replica that lost its primary: connect to the primary'],
   ['BUSY', 'a script of someone else keeps it busy: SCRIPT KILL ends that'],
+  ['CLUSTERDOWN', 'its cluster is down: see CLUSTER INFO, and have every slot served'],
 ];
+
+/** Said by a server of a cluster that doesn't have a key's slot now, or is handing it over. The last is what scripts are told. */
+const MOVED = /^(MOVED|ASK|TRYAGAIN|CROSSSLOT) |non local key/;
+
+/** The reason of a StoreRefusedError for a slot that isn't where it was looked for. */
+export const MOVED_REASON = 'MOVED';
 
 /** The error for a reply that refuses a command; nothing was written. Its message begins with the server's own prefix. */
 export function refused(error: ServerReplyError, label: string): StoreRefusedError {
+  if (MOVED.test(error.message)) {
+    const text = `TRYAGAIN a slot is being moved (said by Valkey at ${label}: ${error.message}): try again when that is done`;
+    return new StoreRefusedError(text, { cause: error, reason: MOVED_REASON });
+  }
   const [reason = null, advice] = ADVICE.find(([prefix]) => error.message.startsWith(prefix)) ?? [];
   const text = `${error.message} (said by Valkey at ${label}${advice === undefined ? '' : `: ${advice}`})`;
   return new StoreRefusedError(text, { cause: error, reason });

@@ -1,6 +1,7 @@
 /** What happens on a fresh connection before anything else is sent: log in, look at the server, load the scripts, begin a session. */
 import type { ByteString } from '../../crdts/bytes.js';
 import { ConfigError } from '../errors.js';
+import { CLUSTER_ONLY_SCRIPTS, CLUSTER_SCRIPTS, inCluster } from './cluster-scripts.js';
 import {
   BEGIN_SCRIPT,
   COMMIT_SCRIPT,
@@ -16,7 +17,7 @@ import {
   TRIM_SCRIPT,
 } from './commit-script.js';
 import type { StoredIdentity } from './store.js';
-import type { ValkeyAddress } from './valkey-address.js';
+import type { ServerAddress } from './valkey-address.js';
 import { BEGIN_CLEAR_SCRIPT } from './valkey-clear.js';
 import { loginProblem, tlsProblem } from './valkey-errors.js';
 import { nodeField, nodeRecord } from './valkey-facts.js';
@@ -32,7 +33,7 @@ import {
   type ValkeyLink,
 } from './valkey-link.js';
 
-const SCRIPTS = {
+const SINGLE_SCRIPTS = {
   commit: COMMIT_SCRIPT,
   remove: REMOVE_SCRIPT,
   identity: IDENTITY_SCRIPT,
@@ -47,8 +48,21 @@ const SCRIPTS = {
   headers: HEADERS_SCRIPT,
 } as const;
 
-/** Names of the scripts that a connection may call. */
-export type ScriptName = keyof typeof SCRIPTS;
+/** Names of the scripts that a connection may call. The last ones exist in a cluster only. */
+export type ScriptName = keyof typeof SINGLE_SCRIPTS | keyof typeof CLUSTER_ONLY_SCRIPTS;
+
+/** Texts of our scripts: those that begin a session and those that are called by name. */
+function scriptsFor(cluster: boolean): { readonly begin: string; readonly named: [ScriptName, string][] } {
+  if (!cluster)
+    return { begin: BEGIN_SCRIPT, named: Object.entries(SINGLE_SCRIPTS) as [ScriptName, string][] };
+  const changed = Object.entries(SINGLE_SCRIPTS).map(([name, text]) => [name, inCluster(text)]);
+  const named = Object.entries({
+    ...Object.fromEntries(changed),
+    ...CLUSTER_SCRIPTS,
+    ...CLUSTER_ONLY_SCRIPTS,
+  });
+  return { begin: inCluster(BEGIN_SCRIPT), named: named as [ScriptName, string][] };
+}
 
 /** Whom a session is for, and what it must find. */
 export interface SessionRequest {
@@ -71,7 +85,9 @@ export interface Session {
   /** The hash of facts. */
   readonly facts: ReadonlyMap<string, ByteString>;
   readonly info: ServerInfo;
-  readonly shas: Readonly<Record<ScriptName, string>>;
+  readonly shas: ReadonlyMap<ScriptName, string>;
+  /** How many keys a call of a script declares, and which. */
+  readonly keys: readonly Argument[];
 }
 
 /** Said when the server doesn't hold what it should. */
@@ -86,7 +102,7 @@ export class DataLostError extends Error {
  */
 export async function beginSession(
   link: ValkeyLink,
-  address: ValkeyAddress,
+  address: ServerAddress,
   request: SessionRequest,
 ): Promise<Session> {
   const { login, db, label } = address;
@@ -94,18 +110,20 @@ export async function beginSession(
   try {
     if (password !== null) await link.send('AUTH', username === null ? [password] : [username, password]);
     // Sentinels may still name the old primary; and while a node runs, a failover may make a replica the primary in a moment.
-    const mayWait = 'places' in address.at || request.dataset !== null;
-    const info = await inspectServer(link, label, mayWait);
+    const cluster = 'find' in address.at;
+    const mayWait = cluster || 'places' in address.at || request.dataset !== null;
+    const info = await inspectServer(link, label, mayWait, cluster);
     if (db !== 0) await selectDb(link, db, label);
 
-    const names = Object.keys(SCRIPTS) as ScriptName[];
-    const loaded = await Promise.all(names.map((name) => link.send('SCRIPT', ['LOAD', SCRIPTS[name]])));
-    const shas = Object.fromEntries(names.map((name, i) => [name, String(bytesOf(loaded[i]))]));
+    const { begin, named } = scriptsFor(cluster);
+    const loaded = await Promise.all(named.map(([, text]) => link.send('SCRIPT', ['LOAD', text])));
+    const shas = new Map(named.map(([name], i) => [name, String(bytesOf(loaded[i]))]));
+    const keys: Argument[] = 'find' in address.at ? ['1', argument(address.at.meta)] : ['0'];
 
     const { identity } = request;
     const args: Argument[] = [
-      BEGIN_SCRIPT,
-      '0',
+      begin,
+      ...keys,
       argument(request.writer),
       String(request.session),
       String(request.previousSession),
@@ -121,7 +139,7 @@ export async function beginSession(
     for (let i = 0; i < flat.length; i += 2) {
       facts.set(bytesOf(flat[i]) ?? '', bytesOf(flat[i + 1]) ?? ('' as ByteString));
     }
-    return { previousDone: numberOf(reply[0]), facts, info, shas: shas as Record<ScriptName, string> };
+    return { previousDone: numberOf(reply[0]), facts, info, shas, keys };
   } catch (error) {
     throw loginProblem(error, label) ?? tlsProblem(link.lastError, label) ?? error;
   }
@@ -139,7 +157,7 @@ async function selectDb(link: ValkeyLink, db: number, label: string): Promise<vo
   }
 }
 
-function refusedBegin(reply: Reply, address: ValkeyAddress): Error {
+function refusedBegin(reply: Reply, address: ServerAddress): Error {
   const text = bytesOf(reply) ?? '';
   if (text === 'LOST') return new DataLostError('the data of this store is gone');
   if (text.startsWith('NOPERM')) {

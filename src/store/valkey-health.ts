@@ -4,7 +4,8 @@
  * | found | then |
  * |---|---|
  * | older than Redis 7.0 (Valkey says 7.2 or later) | refused |
- * | cluster mode | refused |
+ * | cluster mode, where a single server was named | refused |
+ * | no cluster mode, where a cluster was named | refused |
  * | a read-only replica | refused at start; waited for after that, because a failover may be under way |
  * | maxmemory-policy allkeys-… | refused: it would drop the node's own headers, and with them what was counted |
  * | maxmemory-policy volatile-… | warning: a key with an expiry may be missing here before its time; what is replicated stays whole |
@@ -31,10 +32,15 @@ export class NotReadyError extends Error {
 }
 
 /**
- * Asks a server about itself. `mayWait`: a replica is no mistake of the operator, but a failover under way.
+ * Asks a server about itself. `mayWait`: a replica is no mistake of the operator, but a failover under way. `cluster`: it must be part of one.
  * Throws ConfigError for what only the operator can mend, {@link NotReadyError}, or the error of a lost connection.
  */
-export async function inspectServer(link: ValkeyLink, label: string, mayWait: boolean): Promise<ServerInfo> {
+export async function inspectServer(
+  link: ValkeyLink,
+  label: string,
+  mayWait: boolean,
+  cluster: boolean,
+): Promise<ServerInfo> {
   const fields = new Map<string, string>();
   for (const line of String(bytesOf(await link.send('INFO', []))).split('\r\n')) {
     const colon = line.indexOf(':');
@@ -46,9 +52,14 @@ export async function inspectServer(link: ValkeyLink, label: string, mayWait: bo
       `the server at ${label} has version ${compatible}: use Valkey 7.2 or later, or Redis 7.0`,
     );
   }
-  if (fields.get('cluster_enabled') === '1') {
+  if (!cluster && fields.get('cluster_enabled') === '1') {
     throw new ConfigError(
-      `the server at ${label} runs in cluster mode, which this version can't use: give a single server`,
+      `the server at ${label} runs in cluster mode: write redis+cluster://host:port as the store's URL`,
+    );
+  }
+  if (cluster && fields.get('cluster_enabled') !== '1') {
+    throw new ConfigError(
+      `the server at ${label} doesn't run in cluster mode: write redis://host:port as the store's URL`,
     );
   }
   if (fields.get('loading') === '1') throw new NotReadyError('it is still loading its data');

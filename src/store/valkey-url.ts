@@ -7,6 +7,8 @@
  * | `rediss://…[?ca=FILE&cert=FILE&key=FILE&servername=NAME]` | the same with TLS: own CA, client certificate, expected name; all PEM |
  * | `redis+sentinel://[[user]:password@]host[:port],host[:port]…/name[/db][?sentinel-password=…&sentinel-username=…]` | the primary that these sentinels know under a name |
  * | `rediss+sentinel://…` | the same, with TLS to the sentinels and to the servers |
+ * | `redis+cluster://[[user]:password@]host[:port],host[:port]…` | the Valkey Cluster that these servers belong to; one is enough |
+ * | `rediss+cluster://…[?ca=FILE&cert=FILE&key=FILE&servername=NAME]` | the same with TLS |
  * | `unix://[[user]:password@]/path/to/socket[?db=N]`, `/path/to/socket` | a Unix socket; `redis+unix://` means the same |
  *
  * `valkey` stands for `redis` anywhere. Special characters are written as %XX. Nothing unknown is ignored.
@@ -14,9 +16,11 @@
 import { ConfigError } from '../errors.js';
 import {
   addressLabel,
+  type ClusterSeeds,
   type HostPort,
   type Login,
   type MakeTls,
+  ONE_DATABASE,
   type Place,
   type Sentinels,
   tlsFromFiles,
@@ -25,9 +29,9 @@ import {
 
 /** The forms of URL that are understood, for messages. */
 export const VALKEY_URL_FORM =
-  'redis://[[user]:password@]host[:port][/db] (rediss:// for TLS), redis+sentinel://host:port,host:port/name, or unix:///path (valkey:// means the same as redis://)';
+  'redis://[[user]:password@]host[:port][/db] (rediss:// for TLS), redis+sentinel://host:port,host:port/name, redis+cluster://host:port,host:port, or unix:///path (valkey:// means the same as redis://)';
 
-const SCHEME = /^(?:(?:redis|valkey)(s?)(\+sentinel)?|(unix|(?:redis|valkey)\+unix)):/i;
+const SCHEME = /^(?:(?:redis|valkey)(s?)(\+sentinel|\+cluster)?|(unix|(?:redis|valkey)\+unix)):/i;
 const PARTS = /^[a-z+]+:\/\/(?:([^/?#]*)@)?([^/?#]*)(\/[^?#]*)?(?:\?([^#]*))?$/i;
 const HOST = /^(?:\[([0-9a-f:.]+(?:%[\w.-]+)?)\]|([^\s:[\]%]+))(?::(\d{1,5}))?$/i;
 
@@ -37,6 +41,11 @@ const SENTINEL_SETTINGS = ['sentinel-username', 'sentinel-password'] as const;
 /** Says whether a text begins like the URL of a Valkey server, or is the path of a socket. */
 export function isValkeyUrl(spec: string): boolean {
   return spec.startsWith('/') || SCHEME.test(spec);
+}
+
+/** Says whether a text begins like the URL of a cluster. */
+export function isClusterUrl(spec: string): boolean {
+  return SCHEME.exec(spec)?.[2]?.toLowerCase() === '+cluster';
 }
 
 /** Reads a URL. Throws ConfigError, without showing the URL (it may hold a password), when it isn't of a known form. */
@@ -62,7 +71,8 @@ export function parseValkeyUrl(text: string): ValkeyAddress {
     const at = { path: decoded(path) };
     return { at, login, tls: null, db: dbOf(settings.get('db') ?? ''), label: addressLabel(at) };
   }
-  const sentinel = scheme[2] !== undefined;
+  const sentinel = scheme[2]?.toLowerCase() === '+sentinel';
+  const cluster = scheme[2]?.toLowerCase() === '+cluster';
   const settings = settingsOf(query, [
     ...(secure ? TLS_SETTINGS : []),
     ...(sentinel ? SENTINEL_SETTINGS : []),
@@ -70,7 +80,7 @@ export function parseValkeyUrl(text: string): ValkeyAddress {
   const tls = secure ? tlsOf(settings) : null;
   const places = hosts.split(',').map((host) => hostOf(host, sentinel ? 26_379 : 6379));
   const [first = '', second = '', ...more] = path.replace(/^\//, '').split('/');
-  let at: Place | Sentinels;
+  let at: Place | Sentinels | ClusterSeeds;
   if (sentinel) {
     if (first === '')
       throw new ConfigError(
@@ -79,10 +89,13 @@ export function parseValkeyUrl(text: string): ValkeyAddress {
     const username = settings.get('sentinel-username') ?? null;
     const password = settings.get('sentinel-password') ?? null;
     at = { name: decoded(first), places, login: { username, password }, tls };
+  } else if (cluster) {
+    if (first !== '' && first !== '0') throw new ConfigError(ONE_DATABASE);
+    at = { seeds: places };
   } else {
     if (places.length > 1)
       throw new ConfigError(
-        "the store's URL has several hosts: write redis+sentinel://… if they are sentinels; Valkey Cluster can't be used",
+        "the store's URL has several hosts: write redis+cluster://… if they are servers of a cluster, redis+sentinel://… if they are sentinels",
       );
     at = places[0] as HostPort;
   }

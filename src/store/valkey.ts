@@ -1,7 +1,7 @@
 /** The store on a single Valkey server. What lies where: layout.ts; how a commit works: commit-script.ts; lost connections: valkey-connection.ts. */
 import type { ByteString } from '../../crdts/bytes.js';
 import type { ReplicaId } from '../../crdts/dot.js';
-import { StoreRefusedError } from '../errors.js';
+import { ConfigError, StoreRefusedError } from '../errors.js';
 import { type Logger, silentLogger } from '../options.js';
 import { systemTimers, type Timers } from '../timers.js';
 import { checkCommit, onlyRemoves, writeCommit } from './commit-frame.js';
@@ -62,7 +62,9 @@ export class ValkeyStore implements Store {
    * Throws ConfigError when it is neither.
    */
   constructor(server: string | ValkeyServerOptions, options: ValkeyStoreOptions = {}) {
-    const address = typeof server === 'string' ? parseValkeyUrl(server) : addressOf(server);
+    const { at, ...access } = typeof server === 'string' ? parseValkeyUrl(server) : addressOf(server);
+    if ('seeds' in at) throw new ConfigError('a cluster needs its own store: open it with openStore');
+    const address = { at, ...access };
     this.#label = address.label;
     this.#logger = options.logger ?? silentLogger;
     this.#connection = new ValkeyConnection(address, {
@@ -126,7 +128,7 @@ export class ValkeyStore implements Store {
     const answer = await this.#connection.commit(script, (sender) => {
       const bytes = writeCommit(this.#frame, commit, sender, this.#digests);
       asked = this.#digests.end();
-      return bytes;
+      return [bytes];
     });
     if (answer !== null && answer !== 'DONE' && asked !== null) this.#digests.learn(asked, answer);
     return { crowded: answer?.startsWith('DONE*') === true };

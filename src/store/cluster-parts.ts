@@ -1,0 +1,246 @@
+/**
+ * The parts of a cluster: for each server that serves slots a conversation with it, and a hash of facts that stands in one of its
+ * slots, the *anchor*: who writes there, what was applied there, and which commits took effect. So each server tells by itself
+ * whether it has what it acknowledged, also after a failover.
+ *
+ * A conversation belongs to the anchor, not to the server: it goes with the slot. When an anchor's slot is moved, the server that it leaves
+ * gets another one, and one of the two that the other server has now is *retired*: kept, because logs stand there, but not used.
+ */
+import type { ByteString } from '../../crdts/bytes.js';
+import { StoreResetError, StoreUnavailableError } from '../errors.js';
+import type { Logger } from '../options.js';
+import { PART } from './cluster-scripts.js';
+import { type ClusterAccess, ClusterTopology, linkTo } from './cluster-topology.js';
+import { partMetaKey, slotHashKey } from './layout.js';
+import type { AppliedMark } from './store.js';
+import { type HostPort, placeLabel } from './valkey-address.js';
+import { ValkeyConnection } from './valkey-connection.js';
+import { SLOTS_PER_CALL, ValkeyContent } from './valkey-content.js';
+import { listOf, numberOf } from './valkey-link.js';
+import { ValkeyReads } from './valkey-reads.js';
+
+/** What the parts need of their surroundings. */
+export interface PartsOptions {
+  readonly access: ClusterAccess;
+  readonly random: () => number;
+  readonly logger: Logger;
+  /** The writer that commits to all parts. */
+  readonly writer: ByteString;
+}
+
+/** Finds anchors. ARGV: names of slot hashes, each of ARGV[2] bytes. Gives index and '0' (in use), '1' (retired) for each, flat, and at last the index of a slot that could be one; -1 = none. */
+const SCAN_SCRIPT = `#!lua flags=no-writes,allow-oom,allow-cross-slot-keys
+local names, length, out, free = ARGV[1], tonumber(ARGV[2]), {}, -1
+for i = 0, #names / length - 1 do
+  local meta = string.sub(names, i * length + 1, (i + 1) * length - 1) .. 'm'
+  if type(redis.pcall('EXISTS', meta .. '?')) ~= 'table' then
+    if redis.call('EXISTS', meta) == 1 then
+      out[#out + 1] = i
+      out[#out + 1] = redis.call('HGET', meta, '${PART.retired}') and 1 or 0
+    elseif free < 0 then
+      free = i
+    end
+  end
+end
+out[#out + 1] = free
+return out
+`;
+
+/** One server's part. */
+export class Part {
+  readonly anchor: number;
+  readonly meta: ByteString;
+  readonly connection: ValkeyConnection;
+  readonly reads: ValkeyReads;
+  readonly content: ValkeyContent;
+  /** Marks that hold, and that its hash of facts doesn't know yet. */
+  readonly behind = new Map<string, AppliedMark>();
+  /** Label of the server that it is on. */
+  server: string;
+
+  constructor(
+    anchor: number,
+    server: HostPort,
+    topology: ClusterTopology,
+    options: PartsOptions,
+    dataset: () => ByteString | null,
+  ) {
+    this.anchor = anchor;
+    this.meta = partMetaKey(anchor);
+    this.server = placeLabel(server);
+    const { access, random, logger, writer } = options;
+    const find = async (): Promise<HostPort> => {
+      await topology.refresh();
+      const place = topology.owner(anchor);
+      if (place === null) throw new Error(topology.problem() ?? `no server serves slot ${anchor}`);
+      return place;
+    };
+    this.connection = new ValkeyConnection(
+      {
+        at: { meta: this.meta, writer, find, dataset },
+        login: access.login,
+        tls: access.tls,
+        db: 0,
+        label: `slot ${anchor} of ${access.label}`,
+      },
+      { timers: access.timers, random, logger, answerTimeoutMs: access.timeoutMs },
+    );
+    this.reads = new ValkeyReads(this.connection);
+    this.content = new ValkeyContent(this.connection, this.reads, true);
+  }
+}
+
+export class ClusterParts {
+  readonly topology: ClusterTopology;
+  readonly #options: PartsOptions;
+  /** Those in use, by their server. */
+  readonly #parts = new Map<string, Part>();
+  /** All anchors that are known, retired ones too. */
+  readonly anchors = new Set<number>();
+  readonly #retired: Part[] = [];
+  /** The run id that each server had when a part was last there. */
+  readonly #runIds = new Map<string, string>();
+  #version = -1;
+  #adapting: Promise<void> | null = null;
+  /** Told of a part that is used from now on. */
+  onPart: (part: Part) => void = () => {};
+  /** Told when parts have come or gone. */
+  onChange: () => void = () => {};
+
+  constructor(options: PartsOptions) {
+    this.#options = options;
+    this.topology = new ClusterTopology(options.access);
+  }
+
+  /** The parts in use. */
+  all(): Part[] {
+    return [...this.#parts.values()];
+  }
+
+  /** The part with the lowest anchor; null = there is none. What must stand once stands there. */
+  first(): Part | null {
+    return this.all().reduce<Part | null>(
+      (one, two) => (one !== null && one.anchor < two.anchor ? one : two),
+      null,
+    );
+  }
+
+  /** The part that has a slot now; null while that isn't known. */
+  of(slot: number): Part | null {
+    const place = this.topology.owner(slot);
+    return place === null ? null : (this.#parts.get(placeLabel(place)) ?? null);
+  }
+
+  /** The part that is anchored in a slot; null when it isn't in use. */
+  anchored(anchor: number): Part | null {
+    for (const part of [...this.#parts.values(), ...this.#retired]) if (part.anchor === anchor) return part;
+    return null;
+  }
+
+  /** Asks the cluster anew, and adapts to what has changed. Throws as ClusterTopology.refresh and StoreResetError do. */
+  async refresh(): Promise<void> {
+    await this.topology.refresh();
+    await this.adapt();
+  }
+
+  /** Has one part for each server. */
+  adapt(): Promise<void> {
+    this.#adapting ??= this.#adapt().finally(() => {
+      this.#adapting = null;
+    });
+    return this.#adapting;
+  }
+
+  async #adapt(): Promise<void> {
+    const { version } = this.topology;
+    for (const part of this.#parts.values()) {
+      const runId = part.connection.session?.info.runId;
+      if (runId !== undefined && part.connection.place === part.server) this.#runIds.set(part.server, runId);
+    }
+    if (version === this.#version) return;
+    const before = [...this.#parts.values()];
+    this.#parts.clear();
+    const surplus: Part[] = [];
+    for (const stays of [true, false]) {
+      for (const part of before) {
+        const place = this.topology.owner(part.anchor);
+        // Its slot is served by nobody at the moment: it stays where it was.
+        const server = place === null ? part.server : placeLabel(place);
+        if ((server === part.server) !== stays) continue;
+        part.server = server;
+        if (this.#parts.has(server)) surplus.push(part);
+        else this.#parts.set(server, part);
+      }
+    }
+    const found = this.topology.servers();
+    const bare = [...found].filter(([server]) => !this.#parts.has(server));
+    // The first one names the data, if they are new.
+    const [first, ...others] = bare.sort(([, one], [, two]) => one.slots[0]! - two.slots[0]!);
+    if (first !== undefined) await this.#add(first[0], first[1].place, first[1].slots);
+    await Promise.all(others.map(([server, { place, slots }]) => this.#add(server, place, slots)));
+    for (const part of surplus) await this.#retire(part);
+    this.#version = version;
+    if (bare.length > 0 || surplus.length > 0) this.onChange();
+  }
+
+  /** Makes the part of a server that has none. */
+  async #add(server: string, place: HostPort, slots: readonly number[]): Promise<void> {
+    const anchor = await this.#anchorOn(place, slots);
+    if (anchor === null) throw new StoreUnavailableError(`all slots of ${server} are being moved`);
+    const named = () => this.first()?.connection.dataset ?? null;
+    const part = new Part(anchor, place, this.topology, this.#options, named);
+    try {
+      const session = await part.connection.open();
+      if (session.facts.has(PART.retired)) await part.connection.call('HDEL', [part.meta, PART.retired]);
+      const known = this.#runIds.get(server);
+      if (known !== undefined && known !== session.info.runId) {
+        // Its anchor went to another server, and then it was restarted or failed over: nobody can tell what it has lost.
+        throw new StoreResetError(`${server} was restarted while its slots were being moved`);
+      }
+      this.#runIds.set(server, session.info.runId);
+    } catch (error) {
+      await part.connection.close();
+      throw error;
+    }
+    this.anchors.add(anchor);
+    this.#parts.set(server, part);
+    this.onPart(part);
+  }
+
+  /** Looks for the anchors of a server, and gives the one to use; null = there is none, and none can be. */
+  async #anchorOn(place: HostPort, slots: readonly number[]): Promise<number | null> {
+    const link = await linkTo(this.#options.access, place);
+    try {
+      const used: number[] = [];
+      const retired: number[] = [];
+      let free: number | null = null;
+      for (let first = 0; first < slots.length; first += SLOTS_PER_CALL) {
+        const some = slots.slice(first, first + SLOTS_PER_CALL);
+        const names = some.map(slotHashKey);
+        const flat = listOf(
+          await link.send('EVAL', [SCAN_SCRIPT, '0', names.join(''), String(names[0]!.length)]),
+        ).map(numberOf);
+        const at = flat.pop()!;
+        if (at >= 0) free ??= some[at]!;
+        for (let i = 0; i < flat.length; i += 2) (flat[i + 1] === 1 ? retired : used).push(some[flat[i]!]!);
+      }
+      for (const anchor of [...used, ...retired]) this.anchors.add(anchor);
+      return used[0] ?? retired[0] ?? free;
+    } finally {
+      link.close();
+    }
+  }
+
+  /** Uses a part no more, because its server has another one. */
+  async #retire(part: Part): Promise<void> {
+    this.#options.logger.info({ anchor: part.anchor, server: part.server }, 'an anchor slot was moved');
+    this.#retired.push(part);
+    await part.connection.call('HSET', [part.meta, PART.retired, '1']);
+  }
+
+  /** Closes all conversations. */
+  async close(): Promise<void> {
+    const parts = [...this.#parts.values(), ...this.#retired];
+    await Promise.all(parts.map((part) => part.connection.close()));
+  }
+}

@@ -1,0 +1,169 @@
+/**
+ * How a commit of several parts that was decided comes to its end (cluster-commit.ts says what it is), also when whoever began it is
+ * gone, and when slots have moved since it was prepared.
+ */
+import type { ByteString } from '../../crdts/bytes.js';
+import { StaleCommitError, StoreRefusedError, StoreUnavailableError } from '../errors.js';
+import type { Timers } from '../timers.js';
+import type { ClusterParts, Part } from './cluster-parts.js';
+import { PENDING_SUFFIX } from './cluster-scripts.js';
+import { type CommitSender, writeCommit } from './commit-frame.js';
+import { readCommit } from './frame-reader.js';
+import { FrameWriter } from './frame-writer.js';
+import { partLogKey, slotHashKey } from './layout.js';
+import { keySlot } from './slots.js';
+import type { Commit, KeyWrite } from './store.js';
+import { LOCKED_REASON } from './valkey-connection.js';
+import { MOVED_REASON } from './valkey-errors.js';
+import { type Argument, argument, bytesOf, listOf, type Reply } from './valkey-link.js';
+
+/** In a cluster the script adds up the digests itself: a slot may be changed elsewhere and come back. */
+export const NO_DIGESTS = { begin: () => '', next: () => null } as const;
+
+/** Says that something was refused only because of where it was sent, or when: it is tried again. */
+export function isElsewhere(error: unknown): error is StoreRefusedError {
+  return (
+    error instanceof StoreRefusedError &&
+    [MOVED_REASON, LOCKED_REASON, 'CLUSTERDOWN', 'READONLY', 'MASTERDOWN', 'LOADING'].includes(
+      error.reason ?? '',
+    )
+  );
+}
+
+export function pause(timers: Timers, ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    timers.after(ms, resolve);
+  });
+}
+
+/** Has a part write what it kept; gives it, where slots have moved, what to write in its place. */
+type Apply = (replacement: (sender: CommitSender) => Argument) => Promise<void>;
+
+/**
+ * Has a part write its share of a commit. Writes to slots that the part has no more are made first, where these slots are now.
+ * Throws a StoreRefusedError ({@link isElsewhere}) while a slot is on its way: try again.
+ */
+export async function finishPart(
+  parts: ClusterParts,
+  part: Part,
+  lock: string,
+  commit: Commit,
+  apply: Apply,
+  frame: FrameWriter,
+): Promise<void> {
+  const slots = new Map<number, KeyWrite[]>();
+  for (const write of commit.writes) {
+    const slot = keySlot(write.key);
+    if (parts.of(slot) === part) continue;
+    const some = slots.get(slot);
+    if (some === undefined) slots.set(slot, [write]);
+    else some.push(write);
+  }
+  if (slots.size === 0) {
+    await apply(() => '');
+    return;
+  }
+  for (const [slot, writes] of slots) await writeMoved(parts, slot, writes, lock, frame);
+  const rest: Commit = {
+    ...commit,
+    writes: commit.writes.filter(({ key }) => !slots.has(keySlot(key))),
+  };
+  const writer = lock.slice(0, lock.indexOf('|')) as ByteString;
+  await apply((sender) =>
+    writeCommit(frame, rest, { ...sender, writer }, NO_DIGESTS, (replica) =>
+      partLogKey(part.anchor, replica),
+    ),
+  );
+}
+
+/** Makes the writes of a decided commit to a slot that has moved, unless they have been made. */
+async function writeMoved(
+  parts: ClusterParts,
+  slot: number,
+  writes: readonly KeyWrite[],
+  lock: string,
+  frame: FrameWriter,
+): Promise<void> {
+  const part = parts.of(slot);
+  if (part === null) throw new StoreRefusedError('TRYAGAIN a slot is being moved', { reason: MOVED_REASON });
+  const keys = writes.map(({ key }) => argument(key));
+  const stored = listOf((await part.connection.call('HMGET', [slotHashKey(slot), ...keys])) as Reply).map(
+    bytesOf,
+  );
+  if (writes.every(({ header }, i) => stored[i] === header)) return;
+  try {
+    // As what removes: what was decided must not fail for want of memory.
+    await part.connection.commit('remove', (sender) => [
+      writeCommit(frame, { writes }, sender, NO_DIGESTS, (replica) => partLogKey(part.anchor, replica)),
+      '',
+      lock,
+    ]);
+  } catch (error) {
+    if (!(error instanceof StaleCommitError)) throw error;
+    throw new StoreUnavailableError(`slot ${slot} was changed while it moved: ${error.message}`);
+  }
+}
+
+interface Left {
+  readonly writer: ByteString;
+  readonly number: number;
+  readonly anchors: readonly number[];
+}
+
+/** Reads a lock, `writer|number|anchor=number,…`. */
+function readLock(lock: string): Left {
+  const [writer = '', number = '', vector = ''] = lock.split('|');
+  const anchors = vector.split(',').flatMap((each) => {
+    const [anchor, at] = each.split('=');
+    return at === number ? [Number(anchor)] : [];
+  });
+  return { writer: writer as ByteString, number: Number(number), anchors };
+}
+
+/**
+ * Settles a commit that was left behind. Nothing of its writer can arrive any more after that, in this session of it.
+ * It is written where it was decided: written on any part, or kept on all; else it is dropped.
+ */
+export async function settleLeft(parts: ClusterParts, lock: string, timers: Timers): Promise<void> {
+  const { writer, number, anchors } = readLock(lock);
+  const involved = anchors.map((anchor) => {
+    const part = parts.anchored(anchor);
+    if (part === null) throw new StoreUnavailableError(`no server has the anchor slot ${anchor}`);
+    return part;
+  });
+  const frame = new FrameWriter(4096);
+  const states = await Promise.all(
+    involved.map(async (part) => {
+      const reply = listOf(await part.connection.script('fence', [writer]));
+      const [held, vector] = [bytesOf(reply[0]), bytesOf(reply[1])];
+      return { part, kept: held === lock, written: Number.parseInt(vector || '0', 10) >= number };
+    }),
+  );
+  const decided = states.some(({ written }) => written) || states.every(({ kept }) => kept);
+  for (const { part, kept } of states) {
+    if (!kept) continue;
+    if (!decided) {
+      await part.connection.script('abort', [lock, '', '', '']);
+      continue;
+    }
+    const pending = await part.connection.call('GET', [`${part.meta}${PENDING_SUFFIX}`]);
+    if (!Buffer.isBuffer(pending)) continue;
+    const { commit } = readCommit(pending);
+    const apply: Apply = async (replacement) => {
+      const reply = await part.connection.script('apply', (sender) => [lock, '', '', replacement(sender)]);
+      const said = bytesOf(reply) ?? '';
+      if (said.startsWith(MOVED_REASON))
+        throw new StoreRefusedError(`TRYAGAIN ${said}`, { reason: MOVED_REASON });
+    };
+    for (let tries = 0; ; tries += 1) {
+      try {
+        await finishPart(parts, part, lock, commit, apply, frame);
+        break;
+      } catch (error) {
+        if (!isElsewhere(error) || tries > 100) throw error;
+        await pause(timers, 20);
+        await parts.refresh();
+      }
+    }
+  }
+}

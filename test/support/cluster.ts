@@ -1,0 +1,227 @@
+/** A Valkey Cluster as people run it: primaries with or without replicas, all real processes, and the ways to disturb it. */
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { Cluster, Redis } from 'ioredis';
+import { type LaunchedValkey, launchValkey } from '../../src/valkey-server/launch.js';
+import type { ValkeyBinaries } from '../../src/valkey-server/obtain.js';
+import { freePorts } from './process.js';
+import type { RegionStore } from './regions.js';
+import { waitFor } from './wait.js';
+
+const SLOTS = 16384;
+const DEADLINE_MS = 60_000;
+/** How long a node may be silent before the others fail it over. */
+const NODE_TIMEOUT_MS = 1500;
+
+/** Options of {@link ValkeyCluster.start}. */
+export interface ClusterOptions {
+  /** Default: 3. */
+  readonly primaries?: number;
+  /** Replicas in all; the n-th one follows the n-th primary. Default: 0. */
+  readonly replicas?: number;
+  /** Default: true. */
+  readonly appendonly?: boolean;
+  /** More arguments of each server. */
+  readonly args?: readonly string[];
+  readonly binaries?: ValkeyBinaries;
+}
+
+/** A cluster. */
+export class ValkeyCluster implements RegionStore {
+  /** The servers that began as primaries, then those that began as replicas. */
+  readonly servers: LaunchedValkey[];
+  readonly #primaries: number;
+
+  private constructor(servers: LaunchedValkey[], primaries: number) {
+    this.servers = servers;
+    this.#primaries = primaries;
+  }
+
+  /** Starts everything; resolves when every server sees the whole cluster and the replicas are in step. */
+  static async start(options: ClusterOptions = {}): Promise<ValkeyCluster> {
+    const { primaries = 3, replicas = 0, appendonly = true, args = [], binaries } = options;
+    const count = primaries + replicas;
+    const launched: LaunchedValkey[] = [];
+    try {
+      // The bus port is usually 10,000 higher, which the system's free ports don't leave room for.
+      const first = await freePorts(2 * count);
+      const launches = Array.from({ length: count }, (_, at) =>
+        launchValkey({
+          port: first + 2 * at,
+          appendonly,
+          ...(binaries === undefined ? {} : { binaries }),
+          args: [
+            ...['--cluster-enabled', 'yes', '--cluster-port', String(first + 2 * at + 1)],
+            ...['--cluster-node-timeout', String(NODE_TIMEOUT_MS), '--repl-diskless-sync-delay', '0'],
+            ...['--cluster-replica-validity-factor', '0', ...args],
+          ],
+        }),
+      );
+      for (const each of await Promise.allSettled(launches))
+        if (each.status === 'fulfilled') launched.push(each.value);
+      await Promise.all(launches);
+      const cluster = new ValkeyCluster(launched, primaries);
+      await cluster.#join();
+      return cluster;
+    } catch (error) {
+      await Promise.all(launched.map((one) => one.stop()));
+      throw error;
+    }
+  }
+
+  async #join(): Promise<void> {
+    const clients = this.servers.map((server) => this.admin(server));
+    try {
+      const busOf = (server: LaunchedValkey) => String(server.port + 1);
+      const each = SLOTS / this.#primaries;
+      await Promise.all(
+        clients.map(async (client, at) => {
+          await client.call('CLUSTER', 'SET-CONFIG-EPOCH', String(at + 1));
+          if (at >= this.#primaries) return;
+          const [from, to] = [Math.round(at * each), Math.round((at + 1) * each) - 1];
+          await client.call('CLUSTER', 'ADDSLOTSRANGE', String(from), String(to));
+        }),
+      );
+      for (const server of this.servers.slice(1)) {
+        await clients[0]!.call('CLUSTER', 'MEET', '127.0.0.1', String(server.port), busOf(server));
+      }
+      await this.#knowEachOther(clients);
+      for (const [at, client] of clients.slice(this.#primaries).entries()) {
+        const primary = (await clients[at]!.call('CLUSTER', 'MYID')) as string;
+        await client.call('CLUSTER', 'REPLICATE', primary);
+      }
+      await this.settled();
+    } finally {
+      for (const client of clients) client.disconnect();
+    }
+  }
+
+  async #knowEachOther(clients: readonly Redis[]): Promise<void> {
+    await waitFor(
+      async () => {
+        const infos = await Promise.all(
+          clients.map((client) => client.call('CLUSTER', 'INFO') as Promise<string>),
+        );
+        return infos.every((info) => info.includes(`cluster_known_nodes:${clients.length}`));
+      },
+      { deadlineMs: DEADLINE_MS, what: 'the servers know each other' },
+    );
+  }
+
+  /** Waits until every server that runs says that all slots are served, and every replica is in step. */
+  async settled(servers: readonly LaunchedValkey[] = this.servers): Promise<void> {
+    const clients = servers.map((server) => this.admin(server));
+    try {
+      await waitFor(
+        async () => {
+          const infos = await Promise.all(
+            clients.map(async (client) => {
+              try {
+                return `${await client.call('CLUSTER', 'INFO')}${await client.info('replication')}`;
+              } catch {
+                return '';
+              }
+            }),
+          );
+          return infos.every(
+            (info) =>
+              info.includes('cluster_state:ok') &&
+              (info.includes('role:master') || info.includes('master_link_status:up')),
+          );
+        },
+        { deadlineMs: DEADLINE_MS, what: 'the cluster is whole' },
+      );
+    } finally {
+      for (const client of clients) client.disconnect();
+    }
+  }
+
+  get url(): string {
+    return `redis+cluster://${this.servers.map(({ port }) => `127.0.0.1:${port}`).join(',')}`;
+  }
+
+  /** A client for the keys; `mget` works over all slots. */
+  client(): Redis {
+    throw new Error('use cluster()');
+  }
+
+  /** A cluster client, as people use it. */
+  cluster(): Cluster {
+    const made = new Cluster(
+      this.servers.map(({ port }) => ({ host: '127.0.0.1', port })),
+      { clusterRetryStrategy: () => 50, retryDelayOnFailover: 50, slotsRefreshTimeout: 5000 },
+    );
+    made.on('error', () => {});
+    return made;
+  }
+
+  /** A client of one server, that comes back by itself. */
+  admin(server: LaunchedValkey): Redis {
+    const client = new Redis({
+      host: '127.0.0.1',
+      port: server.port,
+      retryStrategy: () => 50,
+      maxRetriesPerRequest: null,
+      enableReadyCheck: false,
+    });
+    client.on('error', () => {});
+    return client;
+  }
+
+  /** Runs a command on every server that is a primary now. */
+  async onPrimaries(...command: [string, ...string[]]): Promise<unknown[]> {
+    const answers: unknown[] = [];
+    for (const server of this.servers) {
+      const client = this.admin(server);
+      try {
+        if ((await client.info('replication')).includes('role:master'))
+          answers.push(await client.call(...command));
+      } finally {
+        client.disconnect();
+      }
+    }
+    return answers;
+  }
+
+  /** Removes every key. */
+  async flush(): Promise<void> {
+    await this.onPrimaries('FLUSHALL');
+  }
+
+  /** The id of a server in the cluster. */
+  async idOf(server: LaunchedValkey): Promise<string> {
+    const client = this.admin(server);
+    try {
+      return (await client.call('CLUSTER', 'MYID')) as string;
+    } finally {
+      client.disconnect();
+    }
+  }
+
+  /** Moves some slots from one server to another, as an operator does. */
+  async reshard(from: LaunchedValkey, to: LaunchedValkey, slots: number): Promise<void> {
+    const { cli, env } = from.binaries;
+    if (cli === null) throw new Error('there is no valkey-cli beside valkey-server');
+    const [source, target] = [await this.idOf(from), await this.idOf(to)];
+    await promisify(execFile)(
+      cli,
+      [
+        ...[
+          '--cluster',
+          'reshard',
+          `127.0.0.1:${from.port}`,
+          '--cluster-from',
+          source,
+          '--cluster-to',
+          target,
+        ],
+        ...['--cluster-slots', String(slots), '--cluster-yes'],
+      ],
+      { env, maxBuffer: 1e8 },
+    );
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.servers.map((one) => one.stop()));
+  }
+}
