@@ -23,6 +23,8 @@ export interface PeerStatus {
   readonly clockOffsetMs: number | null;
   /** Why it is refused (other rules, for example), with what to do; null = it isn't. */
   readonly refused: string | null;
+  /** It uses the same store as this node (sync/siblings.ts). Default: false. */
+  readonly sharesStore?: boolean;
 }
 
 /** How far a node is that lacks what the other members have (sync/bootstrap.ts). Counts are those of the transfer under way, or of the last one. */

@@ -1,18 +1,21 @@
 /** The node: a region's member of the mesh. Puts store, mesh, replica and sync together, and takes them apart again. */
 import { HybridClock } from '../crdts/stamp.js';
-import type { Engine, NodeStatus, PeerStatus } from './engine.js';
-import { type LoadingError, StoppedError, StoreResetError, StoreUnavailableError } from './errors.js';
+import type { Engine, NodeStatus } from './engine.js';
+import { Epochs } from './epochs.js';
+import { type LoadingError, StoppedError, StoreUnavailableError } from './errors.js';
+import { FollowedChanges } from './followed-changes.js';
 import { FrameLog } from './frame-log.js';
 import { replicaHash } from './mesh/identity.js';
 import { createLibp2pMesh } from './mesh/libp2p.js';
 import type { Mesh } from './mesh/mesh.js';
 import { type CheckedOptions, checkOptions } from './node-options.js';
+import { nodeStatus } from './node-status.js';
 import type { NodeOptions } from './options.js';
 import type { Conflict } from './replica/conflicts.js';
-import type { KeyChange } from './replica/key-change.js';
+import type { KeyRecord } from './replica/key-record.js';
 import { KeyRules } from './replica/key-rules.js';
 import { Replica } from './replica/replica.js';
-import { epochOf, identityIn, isIntact, newReplicaId, startReplicaId } from './replica-identity.js';
+import { epochOf, identityIn, startReplicaId } from './replica-identity.js';
 import { openStore } from './store/open.js';
 import type { Store, StoreFacts } from './store/store.js';
 import { Loading } from './sync/loading.js';
@@ -23,21 +26,19 @@ import { waitForRegions } from './sync/wait-for-regions.js';
 import type { Cancel } from './timers.js';
 import { NodeVerify } from './verify/node-verify.js';
 import type { VerifyOptions, VerifyReport } from './verify/report.js';
-import { VERSION } from './version.js';
 
 /** What the parts of a node tell its owner. */
 export interface NodeListener {
-  onChanges(changes: ReadonlyMap<string, KeyChange>, local: boolean): void;
+  /** Keys were changed: as they are now, and whether by this node's own operations. */
+  onChanges(records: Iterable<KeyRecord>, local: boolean): void;
+  /** Says whether it wants to hear of changes. */
+  wantsChanges(): boolean;
   onConflict(conflict: Conflict): void;
   onPeer(peerId: string, connected: boolean, region: string): void;
 }
 
 /** How long stopping waits for what is under way. */
 const STOP_MS = 5_000;
-/** How long a start waits for the other members to agree that the last epoch can be continued. */
-const AGREE_MS = 1_000;
-/** Least time between two epochs that are begun because of what another member says: one that is broken must not make more and more of them. */
-const OVERTAKEN_MS = 10_000;
 
 export class NodeCore implements Engine {
   readonly #options: CheckedOptions;
@@ -46,6 +47,7 @@ export class NodeCore implements Engine {
   readonly #replica: Replica;
   readonly #sync: Sync;
   readonly #verify: NodeVerify;
+  readonly #epochs: Epochs;
   readonly #stopped = new AbortController();
   readonly #loading: Loading;
   readonly #log: FrameLog;
@@ -54,9 +56,6 @@ export class NodeCore implements Engine {
   #facts: StoreFacts;
   #state: NodeStatus['state'] = 'starting';
   #conflicts = 0;
-  /** An epoch that must not be continued, whatever the store says. */
-  #spent: string | null = null;
-  #overtakenMs = Number.NEGATIVE_INFINITY;
   #watch: Cancel = () => {};
   #stopping: Promise<void> | null = null;
 
@@ -74,11 +73,11 @@ export class NodeCore implements Engine {
       const replica = startReplicaId(mesh.self, facts, timers.now());
       // From here on a crash must be seen as one.
       const node = new NodeCore(options, listener, store, mesh, facts, replica);
-      await node.#saveIdentity(replica, false);
+      await node.#epochs.save(replica, false);
       node.#loading.opened(facts.applied.length === 0);
       await mesh.start(node.#sync);
       node.#sync.start();
-      if (replica === identityIn(facts, mesh.self)?.replica) await node.#continueEpoch(facts);
+      await node.#epochs.continueLast(facts);
       node.#watchStore();
       node.#state = 'ready';
       logger.info(
@@ -134,9 +133,13 @@ export class NodeCore implements Engine {
           },
           onChanges: (changes, local) => {
             this.#sync.changed(changes);
-            listener.onChanges(changes, local);
+            if (!listener.wantsChanges()) return;
+            listener.onChanges(
+              Array.from(changes.values(), ({ record }) => record),
+              local,
+            );
           },
-          onStale: async () => {},
+          onStale: () => this.#sync.refresh(),
           onUndone: (keys) => this.#sync.undone(keys),
           onConflicts: (conflicts) => {
             this.#conflicts += conflicts.length;
@@ -155,6 +158,11 @@ export class NodeCore implements Engine {
       },
       facts.applied,
     );
+    const followed = new FollowedChanges({
+      ...{ store, timers, logger },
+      wanted: () => listener.wantsChanges(),
+      onChanged: (records) => listener.onChanges(records, false),
+    });
     this.#sync = new Sync({
       mesh,
       store,
@@ -171,15 +179,18 @@ export class NodeCore implements Engine {
       bigSetMembers: options.bigSetMembers,
       tombstoneGraceMs: options.tombstoneGraceMs,
       maxClockOffsetMs: options.maxClockOffsetMs,
-      notes:
-        facts.notes === null
-          ? { born: epochOf(replica), floor: new Map(), members: [], forgotten: [] }
-          : decodeNotes(facts.notes),
+      facts,
+      born: bornOf(facts, mesh.self) ?? epochOf(replica),
       loading: () => this.#loading.status !== null,
-      predecessor: predecessorOf(facts, mesh.self),
       onEveryoneHas: (number) =>
         this.#log.everyoneHas(this.#replica.id, number, timers.now() - options.tombstoneGraceMs),
-      onOutcast: (reason) => void this.#beginAnew(reason),
+      onOutcast: (reason, drop) => void this.#epochs.beginAnew(reason, drop),
+      onRegress: () => this.#epochs.regressed(),
+      onFollowed: (keys) => {
+        followed.note(keys);
+        this.#loading.check();
+      },
+      showLife: () => this.#epochs.save(this.#replica.id, false),
       recentFramesBytes: options.recentFramesBytes,
       heldBackBytes: options.heldBackBytes,
       onPeer: (peer, connected, region) => {
@@ -188,8 +199,12 @@ export class NodeCore implements Engine {
         const member = this.#sync.members.get(peer);
         if (connected && member !== undefined) this.#loading.met(member);
       },
-      onOvertaken: (peer, number) => this.#overtaken(peer, number),
+      onOvertaken: (peer, number) => this.#epochs.overtaken(peer, number),
       answerVerify: (from, body, signal) => this.#verify.answer(from, body, signal),
+    });
+    this.#epochs = new Epochs({
+      ...{ self: mesh.self, store, replica: this.#replica, sync: this.#sync, timers, logger },
+      onBegun: () => this.#log.restart(),
     });
     this.#verify = new NodeVerify({
       mesh,
@@ -279,7 +294,7 @@ export class NodeCore implements Engine {
       mesh: this.#mesh,
       members: this.#sync.members,
       timers: this.#options.timers,
-      ownRegion: this.#options.region,
+      isOwnRegion: ({ peerId, region }) => region === this.#options.region || this.#sync.siblings.has(peerId),
       ...this.#replica.frameOf(frameNumber),
       regions,
       timeoutMs,
@@ -304,46 +319,19 @@ export class NodeCore implements Engine {
   }
 
   status(): NodeStatus {
-    const now = this.now();
-    const { counters } = this.#sync;
-    const loading = this.#loading.status;
-    return {
-      version: VERSION,
+    return nodeStatus({
       peerId: this.#mesh.self,
       region: this.#options.region,
-      replica: this.#replica.id,
-      state: this.#state === 'ready' && loading !== null ? 'loading' : this.#state,
-      loading,
+      replica: this.#replica,
+      sync: this.#sync,
+      state: this.#state,
+      loading: this.#loading.status,
       addresses: this.#mesh.addresses(),
       startedAtMs: this.#startedAtMs,
-      uptimeMs: now - this.#startedAtMs,
+      nowMs: this.now(),
       store: this.#store.describe?.() ?? this.#facts.server,
-      frames: {
-        own: this.#replica.lastFrame,
-        applied: counters.applied,
-        heldBack: this.#sync.heldBack,
-        skewed: this.#sync.skewed.length,
-        repaired: counters.repaired,
-        refused: counters.refused,
-      },
-      queue: this.#replica.queued,
       conflicts: this.#conflicts,
-      clock: this.#sync.clock,
-      forgetting: this.#sync.forgetting,
-      peers: this.#sync.members.all().map(
-        (member): PeerStatus => ({
-          peerId: member.peerId,
-          region: member.region,
-          replica: member.replica,
-          connected: member.connected,
-          appliedNumber: member.applied.get(this.#replica.id) ?? 0,
-          behindFrames: this.#sync.missing(member.replica),
-          silentMs: member.heardAtMs === 0 ? null : Math.max(0, now - member.heardAtMs),
-          clockOffsetMs: member.clock.ms,
-          refused: member.refused,
-        }),
-      ),
-    };
+    });
   }
 
   /** Commits what is queued, says goodbye and leaves the store marked as cleanly shut down. Idempotent. */
@@ -361,7 +349,7 @@ export class NodeCore implements Engine {
     this.#sync.stop();
     await this.#mesh.stop();
     if (clean) {
-      await this.#saveIdentity(this.#replica.id, true).catch((error: Error) => {
+      await this.#epochs.save(this.#replica.id, true).catch((error: Error) => {
         this.#options.logger.warn(
           { err: error },
           'could not mark a clean shutdown: the next start begins a new epoch',
@@ -369,10 +357,6 @@ export class NodeCore implements Engine {
       });
     }
     await this.#store.close();
-  }
-
-  #saveIdentity(replica: string, clean: boolean): Promise<void> {
-    return this.#store.saveIdentity({ peerId: this.#mesh.self, replica, born: this.#sync.born, clean });
   }
 
   /** Asks the store for a sign of life, so that a node with nothing to do notices too that it is gone, and says so. */
@@ -385,88 +369,19 @@ export class NodeCore implements Engine {
     });
   }
 
-  /**
-   * Goes on under the last epoch, if every other member that is known agrees; else begins a new one. Nothing is written before
-   * that. Why: replica-identity.ts.
-   */
-  async #continueEpoch(facts: StoreFacts): Promise<void> {
-    const { timers } = this.#options;
-    const replica = this.#replica;
-    const { id } = replica;
-    const deadline = timers.now() + AGREE_MS;
-    const pause = (): Promise<void> => new Promise((resolve) => timers.after(10, resolve));
-    const silent = (): boolean => this.#sync.silentIdentities(facts.applied).length > 0;
-    while (id !== this.#spent && silent() && timers.now() < deadline) await pause();
-    if (id === replica.id && id !== this.#spent && silent())
-      this.#beginEpoch('not every member has said that it has no more frames of the last epoch');
-    while (this.#spent === id && replica.id === id) await pause();
-  }
-
-  /** A member has frames of this epoch that this node has lost. */
-  #overtaken(peer: string, number: number): void {
-    const now = this.#options.timers.now();
-    const fields = { peer, replica: this.#replica.id, theirs: number, own: this.#replica.lastFrame };
-    if (this.#spent === this.#replica.id) return;
-    if (now - this.#overtakenMs < OVERTAKEN_MS) {
-      this.#options.logger.error(
-        fields,
-        'a member claims again to have frames of this node that it has not made',
-      );
-      return;
-    }
-    this.#overtakenMs = now;
-    this.#options.logger.error(
-      fields,
-      'a member has frames of this node that its store has not: it was rolled back',
-    );
-    this.#beginEpoch('another member has frames of this epoch that are lost here');
-  }
-
-  /** Makes no further frame under the running epoch. */
-  #beginEpoch(reason: string): void {
-    this.#spent = this.#replica.id;
-    this.#replica.reopen(new StoreResetError(reason));
-  }
-
   async #storeBack(facts: StoreFacts): Promise<string> {
-    const { logger, timers } = this.#options;
     this.#facts = facts;
-    let { id } = this.#replica;
-    if (id === this.#spent || !isIntact(facts, this.#mesh.self, id, this.#replica.lastFrame)) {
-      const lost = id;
-      id = newReplicaId(this.#mesh.self, facts, timers.now(), lost);
-      this.#sync.returned(facts.notes === null ? epochOf(id) : null);
-      await this.#saveIdentity(id, false);
-      this.#log.restart();
-      logger.warn(
-        { lost, replica: id },
-        'the store came back without all that was committed: a new epoch begins',
-      );
-    }
+    const id = await this.#epochs.returned(facts);
     this.#loading.opened(facts.applied.length === 0);
-    this.#sync.restart(facts.applied);
-    this.#sync.recover();
     if (this.#state === 'store-unavailable') this.#state = 'ready';
     return id;
   }
-
-  /** Drops this region's data, because it can't be merged with the others' any more. The node goes on as after a store that lost everything. */
-  async #beginAnew(reason: string): Promise<void> {
-    this.#options.logger.error(
-      { reason, replica: this.#replica.id, frames: this.#replica.lastFrame },
-      "this region's data is dropped, and fetched anew from the other regions",
-    );
-    try {
-      await this.#store.clear('outdated');
-    } catch (error) {
-      this.#options.logger.error({ err: error as Error }, "this region's data could not be dropped yet");
-      return this.#sync.outcastAgain();
-    }
-    this.#replica.reopen(new StoreResetError('this region begins anew'));
-  }
 }
 
-/** Another identity than `self` whose data a store holds; null = none. */
-function predecessorOf({ identities, applied }: StoreFacts, self: string): string | null {
-  return applied.length === 0 ? null : (identities.find(({ peerId }) => peerId !== self)?.peerId ?? null);
+/** The epoch in which a node began to use the data of its store; null = it is new there. */
+function bornOf(facts: StoreFacts, self: string): number | null {
+  const identity = identityIn(facts, self);
+  if (identity === undefined) return null;
+  // An earlier release kept it in the notes.
+  return identity.born ?? (facts.notes === null ? null : decodeNotes(facts.notes).born);
 }

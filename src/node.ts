@@ -212,9 +212,9 @@ export async function createNode(options: NodeOptions): Promise<MeshNode> {
     }
   };
   const core: NodeCore = await NodeCore.start(options, {
-    onChanges(changes, local) {
-      if (events.listenerCount('change') === 0) return;
-      for (const { record } of changes.values()) {
+    wantsChanges: () => events.listenerCount('change') > 0,
+    onChanges(records, local) {
+      for (const record of records) {
         emit('change', {
           key: text(record.key),
           keyBytes: toUint8Array(record.key),

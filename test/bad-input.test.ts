@@ -218,8 +218,8 @@ describe('A frame', () => {
 describe('A heartbeat', () => {
   const bad: Record<string, readonly [RegExp, (replica: string) => Uint8Array]> = {
     'of an unknown version': [
-      /protocol version 2 is unknown, this node speaks 1: run the same release everywhere/,
-      (replica) => encodeHeartbeat({ ...introduction(replica), version: 2 }),
+      /protocol version 9 is unknown, this node speaks 2: run the same release everywhere/,
+      (replica) => encodeHeartbeat({ ...introduction(replica), version: 9 }),
     ],
     'of another’s replica': [
       /does not belong to/,
@@ -231,11 +231,11 @@ describe('A heartbeat', () => {
     ],
     'with half a mark': [
       /groups of 3/,
-      (replica) => pack(['h', 1, 'x', replica, 'default', ['r.1', 1], 0, 0, [], [], []]),
+      (replica) => pack(['h', 2, 'x', replica, 'default', ['r.1', 1], 0, 0, [], [], [], '', []]),
     ],
     'with a mark without a stamp': [
       /stamp/,
-      (replica) => pack(['h', 1, 'x', replica, 'default', ['r.1', 1, 'x'], 0, 0, [], [], []]),
+      (replica) => pack(['h', 2, 'x', replica, 'default', ['r.1', 1, 'x'], 0, 0, [], [], [], '', []]),
     ],
     'with more members than there may be': [
       /members/,
@@ -251,9 +251,17 @@ describe('A heartbeat', () => {
     ],
     'with half a range of held-back frames': [
       /groups of 3/,
-      (replica) => pack(['h', 1, 'x', replica, 'default', [], 0, 0, ['r.1', 1], [], []]),
+      (replica) => pack(['h', 2, 'x', replica, 'default', [], 0, 0, ['r.1', 1], [], [], '', []]),
     ],
-    'without an end': [/./, () => pack(['h', 1])],
+    'with a place that is none': [
+      /place/,
+      (replica) => encodeHeartbeat({ ...introduction(replica), place: 'x'.repeat(65) }),
+    ],
+    'with siblings that are none': [
+      /peer id/,
+      (replica) => encodeHeartbeat({ ...introduction(replica), siblings: [''] }),
+    ],
+    'without an end': [/./, () => pack(['h', 2])],
   };
   for (const [what, [reason, make]] of Object.entries(bad)) {
     it(`${what} is refused, counted, and said why`, async () => {

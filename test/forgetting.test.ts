@@ -245,8 +245,10 @@ function present(): Member {
       applied: [mark('a.1', 5, NOW - 90_000), mark('b.1', 7, NOW - 500)],
     },
     NOW - 500,
+    'me',
   );
-  member.reports.settle('b.', new Map([['b.1', mark('b.1', 7, NOW - 500)]]));
+  const applied = [mark('a.1', 5, NOW - 90_000), mark('b.1', 7, NOW - 500)];
+  member.reports.settle(new Map(applied.map((each) => [each.replica, each])));
   return member;
 }
 

@@ -2,10 +2,14 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import type { ByteString } from '../crdts/bytes.js';
+import { packBytes } from '../src/replica/msgpack.js';
+import { MemoryStore } from '../src/store/memory.js';
+import { MemoryDataset } from '../src/store/memory-dataset.js';
 import type { AppliedMark } from '../src/store/store.js';
 import { Members } from '../src/sync/members.js';
 import { type Heartbeat, MAX_FORGOTTEN, MAX_MEMBERS, PROTOCOL_VERSION } from '../src/sync/messages.js';
-import { decodeNotes, encodeNotes } from '../src/sync/notes.js';
+import { decodeNotes, encodeNotes, joinNotes, type Notes } from '../src/sync/notes.js';
+import { SharedNotes } from '../src/sync/shared-notes.js';
 import {
   coversFloor,
   isInOrder,
@@ -32,14 +36,13 @@ const report = (replica: string, applied: Marks, held: Report['held'] = []): Rep
 
 test('a report counts once the frames that its sender had made before it are applied here', () => {
   const said = report('b.2', { 'a.1': [9, 90], 'b.1': [4, 40], 'b.2': [7, 70] });
-  assert.equal(isInOrder(said, 'b.', marks({ 'b.1': [4, 40], 'b.2': [7, 70] })), true);
-  assert.equal(isInOrder(said, 'b.', marks({ 'b.1': [4, 40], 'b.2': [6, 60] })), false);
-  assert.equal(
-    isInOrder(said, 'b.', marks({ 'b.1': [3, 30], 'b.2': [7, 70] })),
-    false,
-    'an earlier epoch too',
-  );
-  assert.equal(isInOrder(said, 'b.', marks({})), false);
+  const has = (b1: number, b2: number, a1 = 9) =>
+    isInOrder(said, marks({ 'a.1': [a1, 90], 'b.1': [b1, 40], 'b.2': [b2, 70] }));
+  assert.equal(has(4, 7), true);
+  assert.equal(has(4, 6), false);
+  assert.equal(has(3, 7), false, 'an earlier epoch too');
+  assert.equal(has(4, 7, 8), false, 'a may use the same store as b');
+  assert.equal(isInOrder(said, marks({})), false);
 });
 
 test('under steady writes the first report that waits is not pushed out by later ones', () => {
@@ -47,10 +50,10 @@ test('under steady writes the first report that waits is not pushed out by later
   for (let number = 1; number <= 9; number += 1) {
     queue.add(report('b.1', { 'b.1': [number, number * 10], 'a.1': [number, number] }));
     // This node is always one frame behind what was said last.
-    queue.settle('b.', marks({ 'b.1': [number - 1, 1] }));
+    queue.settle(marks({ 'b.1': [number - 1, 1], 'a.1': [9, 9] }));
     if (number > 1) assert.ok(queue.current !== null, `after ${number}`);
   }
-  queue.settle('b.', marks({ 'b.1': [9, 90] }));
+  queue.settle(marks({ 'b.1': [9, 90], 'a.1': [9, 9] }));
   assert.equal(queue.current!.applied.get('b.1')!.number, 9, 'the last word counts in the end');
 });
 
@@ -153,7 +156,10 @@ const heartbeat = (peer: string, more: Partial<Heartbeat> = {}): Heartbeat => ({
 });
 
 test('who was counted counts until it is forgotten, and again when it is born anew', () => {
-  const members = new Members({ members: ['away'], forgotten: [{ peerId: 'gone', born: 7 }] });
+  const members = new Members({
+    members: [{ peerId: 'away', born: 2 }],
+    forgotten: [{ peerId: 'gone', born: 7 }],
+  });
   assert.deepEqual(
     members.counted().map(({ peerId }) => peerId),
     ['away'],
@@ -161,7 +167,7 @@ test('who was counted counts until it is forgotten, and again when it is born an
   assert.equal(members.count('gone'), false, 'a member that was forgotten isn’t counted on hearsay');
   assert.equal(members.isForgotten('gone', 7), true);
   assert.equal(members.isForgotten('gone', 8), false);
-  members.heard('gone', heartbeat('gone', { born: 8 }), 1);
+  members.heard('gone', heartbeat('gone', { born: 8 }), 1, 'me');
   assert.equal(members.count('gone'), true);
   assert.deepEqual(members.forgotten(), []);
 
@@ -178,11 +184,11 @@ test('what a member said before it was born anew does not count', () => {
   const members = new Members();
   const stability = new Stability(0);
   const own = report('me.1', { 'me.1': [3, 30] });
-  members.heard('b', heartbeat('b', { applied: [{ replica: 'me.1', number: 3, stamp: 30 }] }), 1);
+  members.heard('b', heartbeat('b', { applied: [{ replica: 'me.1', number: 3, stamp: 30 }] }), 1, 'me');
   members.count('b');
   const stable = (): number => members.stable(stability, own, own.applied, 0).stamp;
   assert.equal(stable(), 30);
-  members.heard('b', heartbeat('b', { born: 6 }), 2);
+  members.heard('b', heartbeat('b', { born: 6 }), 2, 'me');
   assert.equal(stable(), 0);
 });
 
@@ -197,14 +203,91 @@ test('members and forgotten ones are bounded', () => {
   assert.equal(members.isForgotten('p0', 1), false, 'the oldest goes first');
 });
 
-test('notes survive the store, and damaged ones are refused', () => {
-  const notes = {
-    born: 5,
-    floor: new Map([['a.1', 3]]),
-    members: ['a', 'b'],
-    forgotten: [{ peerId: 'c', born: 3 }],
+test('a report speaks for a store only together with those of all who use it', () => {
+  const members = new Members();
+  const stability = new Stability(0);
+  const applied = [{ replica: 'me.1', number: 3, stamp: 30 }];
+  const own = report('me.1', { 'me.1': [3, 30] });
+  const stable = (): number => members.stable(stability, own, own.applied, 0).stamp;
+  const hear = (peer: string, siblings: string[]): void => {
+    members.heard(peer, heartbeat(peer, { applied, siblings, place: 'there' }), 1, 'me');
+    members.count(peer);
   };
-  assert.deepEqual(decodeNotes(encodeNotes(notes)), notes);
+  hear('x', ['y']);
+  assert.equal(stable(), 0, 'y is waited for, though it was never heard');
+  hear('y', ['x']);
+  assert.equal(stable(), 30);
+  members.forget({ peerId: 'y', born: 9 });
+  assert.equal(stable(), 0, 'what y made last may not be in what x has said');
+  hear('x', ['y']);
+  assert.equal(stable(), 0, 'y may still make more');
+  hear('x', []);
+  assert.equal(stable(), 30, 'x has retired y and speaks for it');
+});
+
+const noted = (floor: Record<string, number>, members: string, forgotten = ''): Notes => {
+  const list = (text: string) =>
+    text
+      .split(' ')
+      .filter((each) => each !== '')
+      .map((each) => ({ peerId: each[0]!, born: Number(each.slice(1)) }));
+  return { floor: new Map(Object.entries(floor)), members: list(members), forgotten: list(forgotten) };
+};
+
+test('notes of two nodes join to the same, however and how often', () => {
+  const some = [
+    noted({}, ''),
+    noted({ 'a.1': 3 }, 'a1 b4'),
+    noted({ 'a.1': 2, 'b.1': 7 }, 'b2', 'a5'),
+    noted({ 'b.1': 9 }, 'a6', 'b4'),
+    noted({ 'c.1': 1 }, 'c0', 'a6 d3'),
+  ];
+  const plain = (notes: Notes): string => encodeNotes(notes);
+  for (const a of some) {
+    assert.equal(plain(joinNotes(a, a)), plain(a));
+    for (const b of some) {
+      assert.equal(plain(joinNotes(a, b)), plain(joinNotes(b, a)));
+      for (const c of some)
+        assert.equal(plain(joinNotes(joinNotes(a, b), c)), plain(joinNotes(a, joinNotes(b, c))));
+    }
+  }
+  assert.deepEqual(joinNotes(some[1]!, some[2]!), noted({ 'a.1': 3, 'b.1': 7 }, 'b4', 'a5'));
+  assert.deepEqual(joinNotes(some[2]!, some[3]!).members, [{ peerId: 'a', born: 6 }], 'it has come back');
+});
+
+test('notes survive the store, those of an earlier release too, and damaged ones are refused', () => {
+  const notes = noted({ 'a.1': 3 }, 'a2 b0', 'c3');
+  assert.deepEqual(decodeNotes(encodeNotes(notes)), { ...notes, born: null });
+  const old = packBytes([1, 5, ['a.1', 3], ['a', 'b'], ['c', 3]]);
+  assert.deepEqual(decodeNotes(old), { ...noted({ 'a.1': 3 }, 'a0 b0', 'c3'), born: 5 });
   for (const damaged of ['', '\x90', '\x91\x01', encodeNotes(notes).slice(0, -1)])
     assert.throws(() => decodeNotes(damaged as ByteString), { code: 'DECODE' });
+});
+
+test('notes that two nodes change at once end as both wanted them', async () => {
+  const dataset = new MemoryDataset();
+  const make = async (members: string, forgotten = '') => {
+    const store = new MemoryStore({ dataset });
+    await store.open();
+    const learned: Notes[] = [];
+    const own = () => noted({}, members, forgotten);
+    const notes = new SharedNotes({ store, own, onLearned: (all) => learned.push(all) }, dataset.notes);
+    return { notes, learned };
+  };
+  const [one, two] = [await make('a1'), await make('b1', 'c4')];
+  await Promise.all([
+    one.notes.raiseFloor(new Map([['x.1', 3]])),
+    two.notes.raiseFloor(
+      new Map([
+        ['x.1', 2],
+        ['y.1', 5],
+      ]),
+    ),
+  ]);
+  const wanted = noted({ 'x.1': 3, 'y.1': 5 }, 'a1 b1', 'c4');
+  assert.deepEqual(decodeNotes(dataset.notes!), { ...wanted, born: null });
+  assert.equal(one.learned.length + two.learned.length, 1);
+  one.notes.learn(dataset.notes);
+  two.notes.learn(dataset.notes);
+  for (const { notes } of [one, two]) assert.deepEqual(notes.floor, wanted.floor);
 });

@@ -38,11 +38,15 @@ import { NOTHING_ELSE } from './support/heartbeat.js';
 
 // ---- gap repair
 
+const isMine = (replica: ReplicaId): boolean => replica === 'me.1';
+
 function member(peerId: string, replica: ReplicaId, applied: Record<ReplicaId, number>): Member {
   return {
     peerId,
     region: peerId,
     replica,
+    place: '',
+    siblings: [],
     connected: true,
     applied: new Map(Object.entries(applied)),
     heardAtMs: 1,
@@ -67,10 +71,10 @@ const NOBODY: ReadonlySet<string> = new Set();
 test('a gap is repaired when it has lasted, of the member that made the frames', () => {
   const repair = new GapRepair();
   const present = [member('b', 'b.1', { 'a.1': 9 }), member('a', 'a.1', { 'a.1': 7 })];
-  assert.deepEqual(repair.due(arrived({ 'a.1': 4 }), present, 'me.1', NOBODY, 1000), []);
+  assert.deepEqual(repair.due(arrived({ 'a.1': 4 }), present, isMine, NOBODY, 1000), []);
   assert.equal(repair.nextMs, 1200);
-  assert.deepEqual(repair.due(arrived({ 'a.1': 4 }), present, 'me.1', NOBODY, 1199), []);
-  assert.deepEqual(repair.due(arrived({ 'a.1': 4 }), present, 'me.1', NOBODY, 1200), [
+  assert.deepEqual(repair.due(arrived({ 'a.1': 4 }), present, isMine, NOBODY, 1199), []);
+  assert.deepEqual(repair.due(arrived({ 'a.1': 4 }), present, isMine, NOBODY, 1200), [
     { peer: 'a', replica: 'a.1', from: 4, to: 7, far: false },
   ]);
 });
@@ -78,18 +82,18 @@ test('a gap is repaired when it has lasted, of the member that made the frames',
 test('progress starts the time anew; a gap that closed is forgotten', () => {
   const repair = new GapRepair();
   const present = [member('a', 'a.1', { 'a.1': 9 })];
-  repair.due(arrived({ 'a.1': 4 }), present, 'me.1', NOBODY, 0);
-  assert.deepEqual(repair.due(arrived({ 'a.1': 6 }), present, 'me.1', NOBODY, 300), []);
-  assert.deepEqual(repair.due(arrived({ 'a.1': 10 }), present, 'me.1', NOBODY, 600), []);
+  repair.due(arrived({ 'a.1': 4 }), present, isMine, NOBODY, 0);
+  assert.deepEqual(repair.due(arrived({ 'a.1': 6 }), present, isMine, NOBODY, 300), []);
+  assert.deepEqual(repair.due(arrived({ 'a.1': 10 }), present, isMine, NOBODY, 600), []);
   assert.equal(repair.nextMs, null);
 });
 
 test('frames that are here and only can not be delivered yet are not asked for', () => {
   const repair = new GapRepair({ graceMs: 0 });
   const present = [member('a', 'a.1', { 'a.1': 9 })];
-  assert.deepEqual(repair.due(arrived({ 'a.1': 10 }), present, 'me.1', NOBODY, 0), []);
+  assert.deepEqual(repair.due(arrived({ 'a.1': 10 }), present, isMine, NOBODY, 0), []);
   assert.deepEqual(
-    repair.due(arrived({ 'a.1': 5 }), present, 'me.1', NOBODY, 0).map(({ from, to }) => [from, to]),
+    repair.due(arrived({ 'a.1': 5 }), present, isMine, NOBODY, 0).map(({ from, to }) => [from, to]),
     [[5, 9]],
   );
 });
@@ -97,7 +101,7 @@ test('frames that are here and only can not be delivered yet are not asked for',
 test('a hole in front of a held-back frame is seen before its maker tells how far it is', () => {
   const repair = new GapRepair({ graceMs: 0 });
   const present = [member('b', 'b.1', {}), member('a', 'a.1', {})];
-  const [due] = repair.due(arrived({ 'a.1': 2 }, { 'a.1': 3 }), present, 'me.1', NOBODY, 0);
+  const [due] = repair.due(arrived({ 'a.1': 2 }, { 'a.1': 3 }), present, isMine, NOBODY, 0);
   assert.deepEqual(due, { peer: 'a', replica: 'a.1', from: 2, to: 3, far: false });
 });
 
@@ -107,7 +111,7 @@ test('what does not help is tried with others too, at growing distances, and the
   const tries: string[] = [];
   const atMs: number[] = [];
   for (let now = 0; now < 60_000; now += 50) {
-    for (const { peer, far } of repair.due(arrived({}), present, 'me.1', NOBODY, now)) {
+    for (const { peer, far } of repair.due(arrived({}), present, isMine, NOBODY, now)) {
       tries.push(`${peer}${far ? ' states' : ''}`);
       atMs.push(now);
     }
@@ -119,27 +123,27 @@ test('what does not help is tried with others too, at growing distances, and the
 
 test('far behind means states at once', () => {
   const repair = new GapRepair({ maxFrames: 10 });
-  const far = repair.due(arrived({}), [member('a', 'a.1', { 'a.1': 11 })], 'me.1', NOBODY, 0);
+  const far = repair.due(arrived({}), [member('a', 'a.1', { 'a.1': 11 })], isMine, NOBODY, 0);
   assert.deepEqual(far, [{ peer: 'a', replica: 'a.1', from: 1, to: 11, far: true }]);
   const near = new GapRepair({ maxFrames: 10, graceMs: 0 });
-  assert.equal(near.due(arrived({}), [member('a', 'a.1', { 'a.1': 10 })], 'me.1', NOBODY, 0)[0]?.far, false);
+  assert.equal(near.due(arrived({}), [member('a', 'a.1', { 'a.1': 10 })], isMine, NOBODY, 0)[0]?.far, false);
 });
 
 test('own frames, and those that are being repaired, are not asked for; a former epoch is asked of its maker', () => {
   const repair = new GapRepair({ graceMs: 0 });
   const present = [member('b', 'bb.1', { 'me.1': 5, 'aa.1': 5 }), member('a', 'aa.2', { 'aa.1': 5 })];
-  assert.deepEqual(repair.due(arrived({}), present, 'me.1', new Set(['aa.1']), 0), []);
+  assert.deepEqual(repair.due(arrived({}), present, isMine, new Set(['aa.1']), 0), []);
   assert.deepEqual(
-    repair.due(arrived({}), present, 'me.1', NOBODY, 0).map(({ peer, replica }) => [peer, replica]),
+    repair.due(arrived({}), present, isMine, NOBODY, 0).map(({ peer, replica }) => [peer, replica]),
     [['a', 'aa.1']],
   );
 });
 
 test('replicas of members that left are not remembered', () => {
   const repair = new GapRepair();
-  repair.due(arrived({}), [member('a', 'a.1', { 'a.1': 5 })], 'me.1', NOBODY, 0);
+  repair.due(arrived({}), [member('a', 'a.1', { 'a.1': 5 })], isMine, NOBODY, 0);
   assert.notEqual(repair.nextMs, null);
-  repair.due(arrived({}), [], 'me.1', NOBODY, 0);
+  repair.due(arrived({}), [], isMine, NOBODY, 0);
   assert.equal(repair.nextMs, null);
 });
 
@@ -158,11 +162,11 @@ test('a member is present while it is connected, has introduced itself, and is n
   const members = new Members();
   members.setConnected('a', true);
   assert.deepEqual(members.present(), []);
-  members.heard('a', heartbeat, 5);
+  members.heard('a', heartbeat, 5, 'me');
   assert.equal(members.present().length, 1);
   members.refuse('a', heartbeat, 'other rules');
   assert.deepEqual(members.present(), []);
-  members.heard('a', heartbeat, 6);
+  members.heard('a', heartbeat, 6, 'me');
   members.setConnected('a', false);
   assert.deepEqual(members.present(), []);
   assert.equal(members.all().length, 1);
@@ -170,8 +174,8 @@ test('a member is present while it is connected, has introduced itself, and is n
 
 test('the latest word of a member counts, even when it has applied less than before', () => {
   const members = new Members();
-  members.heard('a', heartbeat, 5);
-  members.heard('a', { ...heartbeat, applied: [] }, 6);
+  members.heard('a', heartbeat, 5, 'me');
+  members.heard('a', { ...heartbeat, applied: [] }, 6, 'me');
   assert.equal(members.get('a')?.applied.size, 0);
 });
 
@@ -180,14 +184,14 @@ test('a peer that never introduced itself is forgotten when it goes; of the abse
   members.setConnected('x', true);
   members.setConnected('x', false);
   assert.deepEqual(members.all(), []);
-  for (let i = 0; i < 1000; i += 1) members.heard(`p${i}`, heartbeat, i + 1);
+  for (let i = 0; i < 1000; i += 1) members.heard(`p${i}`, heartbeat, i + 1, 'me');
   assert.ok(members.all().length <= 300, `${members.all().length} absent members are remembered`);
   assert.ok(members.get('p999') !== undefined, 'the one heard last is remembered');
 });
 
 test('the region of a former epoch is that of its identity', () => {
   const members = new Members();
-  members.heard('a', { ...heartbeat, replica: 'aaaa.9' }, 5);
+  members.heard('a', { ...heartbeat, replica: 'aaaa.9' }, 5, 'me');
   assert.equal(members.regionOf('aaaa.1'), 'eu');
   assert.equal(members.regionOf('aaab.1'), undefined);
 });
@@ -393,7 +397,7 @@ function waitOptions(mesh: Mesh, timers: VirtualTimers, members: Members) {
     mesh,
     members,
     timers,
-    ownRegion: 'here',
+    isOwnRegion: ({ region }: { readonly region: string }) => region === 'here',
     replica: 'me.1',
     number: 5,
     regions: 1,
@@ -405,7 +409,7 @@ test('a member that can not be reached is asked again from time to time, not wit
   const timers = new VirtualTimers();
   const members = new Members();
   members.setConnected('a', true);
-  members.heard('a', heartbeat, 1);
+  members.heard('a', heartbeat, 1, 'me');
   let asked = 0;
   const mesh = meshThat(() => {
     asked += 1;
@@ -432,7 +436,7 @@ test('WAIT counts regions, not members, leaves out its own, and ends with the si
     ['c', 'here'],
   ] as const) {
     members.setConnected(peer, true);
-    members.heard(peer, { ...heartbeat, region, replica: `${peer}.1`, applied }, 1);
+    members.heard(peer, { ...heartbeat, region, replica: `${peer}.1`, applied }, 1, 'me');
   }
   const mesh = meshThat(async function* () {
     await new Promise(() => {});

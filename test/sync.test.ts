@@ -271,7 +271,7 @@ test('a frame that can never be merged is not fetched without end: states lead p
   const timers = new VirtualTimers();
   const mesh = new LoopbackNetwork({ timers }).mesh('me');
   const store = new MemoryStore({ timers });
-  await store.open();
+  const facts = await store.open();
   const frames = Array.from({ length: 9 }, (_, i) =>
     encodeFrame({
       replica: THEM,
@@ -304,6 +304,7 @@ test('a frame that can never be merged is not fetched without end: states lead p
     applied,
     available: true,
     queuedRemote: 0,
+    learn: () => [],
     merge({ frames: given, marks, done }: RemoteItem): void {
       for (const frame of given) {
         if (frame.number === 5) {
@@ -332,10 +333,13 @@ test('a frame that can never be merged is not fetched without end: states lead p
     heldBackBytes: 1 << 20,
     antiEntropyMs: 86_400_000,
     tombstoneGraceMs: 0,
-    notes: { born: 0, floor: new Map(), members: [], forgotten: [] },
-    predecessor: null,
+    facts,
+    born: 0,
     onEveryoneHas: () => {},
     onOutcast: () => {},
+    onRegress: () => {},
+    onFollowed: () => {},
+    showLife: async () => {},
     loading: () => false,
     onOvertaken: () => {},
     onPeer: () => {},

@@ -77,13 +77,13 @@ export class GapRepair {
   }
 
   /**
-   * What to ask for now: at most one range per replica, first of the member that made it. `busy`: replicas that are being
-   * repaired already. What is given counts as tried.
+   * What to ask for now: at most one range per replica, first of the member that made it. `isHere`: replicas whose frames are all in
+   * this node's store; `busy`: those that are being repaired already. What is given counts as tried.
    */
   due(
     arrived: Arrived,
     present: readonly Member[],
-    own: ReplicaId,
+    isHere: (replica: ReplicaId) => boolean,
     busy: ReadonlySet<ReplicaId>,
     nowMs: number,
   ): Repair[] {
@@ -97,7 +97,7 @@ export class GapRepair {
     const repairs: Repair[] = [];
     for (const [replica, head] of heads) {
       const from = arrived.nextMissing(replica);
-      if (from > head || replica === own) {
+      if (from > head || isHere(replica)) {
         this.#behind.delete(replica);
         continue;
       }

@@ -6,7 +6,6 @@
  * forgotten that it still has. Only an operator's word ends that ({@link Members.forget}).
  */
 import type { ReplicaId } from '../../crdts/dot.js';
-import { replicaHash } from '../mesh/identity.js';
 import type { PeerId } from '../mesh/mesh.js';
 import type { AppliedMark } from '../store/store.js';
 import { ClockOffset } from './clock-offset.js';
@@ -23,6 +22,10 @@ export interface Member {
   connected: boolean;
   /** Replica → number of the last frame that the member has applied. */
   applied: Map<ReplicaId, number>;
+  /** Names its store; empty = it hasn't said, or has none now. */
+  place: string;
+  /** Nodes that share its store, as it says. */
+  siblings: readonly PeerId[];
   /** What it holds back. */
   held: readonly HeldRange[];
   /** How far its clock is from this node's. */
@@ -45,13 +48,14 @@ export class Members {
 
   /** @param remembered members that counted, and those that were forgotten, before this node was started */
   constructor(
-    remembered: { readonly members: readonly PeerId[]; readonly forgotten: readonly Forgotten[] } = {
+    remembered: { readonly members: readonly Forgotten[]; readonly forgotten: readonly Forgotten[] } = {
       members: [],
       forgotten: [],
     },
   ) {
     for (const { peerId, born } of remembered.forgotten) this.#forgotten.set(peerId, born);
-    for (const peerId of remembered.members) this.count(peerId);
+    for (const { peerId, born } of remembered.members)
+      if (this.count(peerId)) this.#members.get(peerId)!.born = born;
   }
 
   get(peerId: PeerId): Member | undefined {
@@ -106,8 +110,11 @@ export class Members {
     return this.#members.get(peerId)?.counts !== true && this.counted().length >= MAX_MEMBERS;
   }
 
-  /** Takes in what a member says of itself. */
-  heard(peerId: PeerId, heartbeat: Heartbeat, nowMs: number): Member {
+  /**
+   * Takes in what a member says of itself. It speaks for its store together with the others that use it, so its report counts only where
+   * theirs are waited for too, or they are retired (siblings.ts); `self` is this node.
+   */
+  heard(peerId: PeerId, heartbeat: Heartbeat, nowMs: number, self: PeerId): Member {
     const member = this.#at(peerId);
     if (member.born !== heartbeat.born) member.reports.clear();
     member.region = heartbeat.region;
@@ -119,7 +126,13 @@ export class Members {
     // A member that lost data and began again has applied less than it said before: believe the latest word.
     member.applied = new Map(heartbeat.applied.map((mark) => [mark.replica, mark.number]));
     member.held = heartbeat.held;
-    member.reports.add(reportOf(heartbeat.replica, heartbeat.applied, heartbeat.held));
+    member.place = heartbeat.place;
+    member.siblings = heartbeat.siblings;
+    for (const sibling of heartbeat.siblings) if (sibling !== self) this.count(sibling);
+    if (
+      heartbeat.siblings.every((sibling) => sibling === self || this.#members.get(sibling)?.counts === true)
+    )
+      member.reports.add(reportOf(heartbeat.replica, heartbeat.applied, heartbeat.held));
     // It has come back as new.
     if (!this.isForgotten(peerId, heartbeat.born)) this.#forgotten.delete(peerId);
     return member;
@@ -132,6 +145,7 @@ export class Members {
     member.replica = heartbeat.replica;
     member.applied = new Map();
     member.held = [];
+    member.place = '';
     member.refused = reason;
   }
 
@@ -149,6 +163,8 @@ export class Members {
       member.reports.clear();
       if (!member.connected) this.#members.delete(peerId);
     }
+    // Who shares its store must first say that nothing more comes of it.
+    for (const other of this.#members.values()) if (other.siblings.includes(peerId)) other.reports.clear();
     return true;
   }
 
@@ -159,8 +175,8 @@ export class Members {
     applied: ReadonlyMap<ReplicaId, AppliedMark>,
     nowMs: number,
   ): Stable {
-    const reports = this.counted().map(({ peerId, reports: queue }) => {
-      queue.settle(`${replicaHash(peerId)}.`, applied);
+    const reports = this.counted().map(({ reports: queue }) => {
+      queue.settle(applied);
       return queue.current;
     });
     return stability.look(own, reports, nowMs);
@@ -184,6 +200,8 @@ export class Members {
         born: 0,
         connected: false,
         applied: new Map(),
+        place: '',
+        siblings: [],
         held: [],
         clock: new ClockOffset(),
         heardAtMs: 0,

@@ -5,10 +5,10 @@ import { asArray, WIRE_LIMITS } from '../../crdts/wire.js';
 import { DecodeError } from '../errors.js';
 import type { PeerId } from '../mesh/mesh.js';
 import { pack, unpack } from '../replica/msgpack.js';
-import type { AppliedMark } from '../store/store.js';
+import type { AppliedMark, StoreFacts } from '../store/store.js';
 
 /** The version of these messages. Members of different versions refuse each other. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 /** The names of the request protocols. */
 export const PROTOCOLS = {
@@ -43,6 +43,10 @@ export interface Heartbeat {
   readonly members: readonly PeerId[];
   /** Members that were forgotten. */
   readonly forgotten: readonly Forgotten[];
+  /** Names its store ({@link StoreFacts.place}): members with the same one use one store. Empty: it has none at the moment, or can't tell. */
+  readonly place: string;
+  /** Other nodes that use its store, or have done so and are not retired; see siblings.ts. */
+  readonly siblings: readonly PeerId[];
 }
 
 /** Frames of a replica that wait for earlier ones: the least and the greatest number. */
@@ -64,7 +68,8 @@ export const MAX_MEMBERS = 256;
 export const MAX_FORGOTTEN = 64;
 
 export function encodeHeartbeat(heartbeat: Heartbeat): Uint8Array {
-  const { version, region, replica, rules, applied, atMs, born, held, members, forgotten } = heartbeat;
+  const { version, region, replica, rules, applied, atMs, born, held, members, forgotten, place, siblings } =
+    heartbeat;
   return pack([
     'h',
     version,
@@ -77,6 +82,8 @@ export function encodeHeartbeat(heartbeat: Heartbeat): Uint8Array {
     held.flatMap((range) => [range.replica, range.first, range.last]),
     members,
     forgottenToWire(forgotten),
+    place,
+    siblings,
   ]);
 }
 
@@ -94,8 +101,9 @@ export function decodeHeartbeat(bytes: Uint8Array): Heartbeat {
       `protocol version ${String(parts[1])} is unknown, this node speaks ${PROTOCOL_VERSION}: run the same release everywhere`,
     );
   }
-  if (parts.length !== 11) throw new DecodeError('a heartbeat has not eleven parts');
-  const [, version, region, replica, rules, marks, atMs, born, held, members, forgotten] = parts;
+  if (parts.length !== 13) throw new DecodeError('a heartbeat has not thirteen parts');
+  const [, version, region, replica, rules, marks, atMs, born, held, members, forgotten, place, siblings] =
+    parts;
   return {
     version,
     region: label(region, 'region'),
@@ -107,6 +115,8 @@ export function decodeHeartbeat(bytes: Uint8Array): Heartbeat {
     held: heldFromWire(held),
     members: membersFromWire(members),
     forgotten: forgottenFromWire(forgotten),
+    place: place === '' ? '' : label(place, 'place of a store'),
+    siblings: membersFromWire(siblings),
   };
 }
 
@@ -123,14 +133,14 @@ export function membersFromWire(wire: unknown): PeerId[] {
   return asArray(wire, 'members', MAX_MEMBERS).map((peerId) => label(peerId, 'peer id'));
 }
 
-/** Forgotten members as [peer id, born, …]. */
+/** Forgotten members, or others with their epochs, as [peer id, born, …]. */
 export function forgottenToWire(forgotten: readonly Forgotten[]): unknown[] {
   return forgotten.flatMap(({ peerId, born }) => [peerId, born]);
 }
 
-/** Throws DecodeError unless the tree is a list of at most {@link MAX_FORGOTTEN} forgotten members. */
-export function forgottenFromWire(wire: unknown): Forgotten[] {
-  return groups(wire, 2, MAX_FORGOTTEN, 'forgotten members').map(([peerId, born]) => ({
+/** Throws DecodeError unless the tree is a list of at most `most` members with their epochs. Default: {@link MAX_FORGOTTEN}. */
+export function forgottenFromWire(wire: unknown, most = MAX_FORGOTTEN): Forgotten[] {
+  return groups(wire, 2, most, 'forgotten members').map(([peerId, born]) => ({
     peerId: label(peerId, 'peer id'),
     born: count(born),
   }));

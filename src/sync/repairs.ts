@@ -15,6 +15,7 @@ import { type Evidence, type Hole, HoleWatch, type Witness } from './holes.js';
 import type { Member } from './members.js';
 import { decodeFrameChunk, encodeFramesRequest, PROTOCOLS } from './messages.js';
 import { fromPieces } from './pieces.js';
+import type { Siblings } from './siblings.js';
 
 export interface RepairsOptions {
   readonly mesh: Mesh;
@@ -38,6 +39,8 @@ export interface RepairsOptions {
   readonly drain: () => void;
   /** Says whether frames are of no use now: whole states come first. */
   readonly paused: () => boolean;
+  /** Other nodes on this node's store: what they make is in the store. */
+  readonly siblings: Pick<Siblings, 'makes'>;
   /** Asks a member for whole states; says whether they were merged, or were equal. */
   readonly pull: (peer: PeerId) => Promise<boolean>;
   /** A peer sent something that can't be read. */
@@ -143,7 +146,8 @@ export class Repairs {
     const { replica, timers, delivery, stopped, present } = this.#options;
     if (!replica.available || stopped.aborted || this.#options.paused()) return;
     const now = timers.now();
-    for (const repair of this.#gaps.due(delivery, present(), replica.id, this.#busy, now)) {
+    const isHere = (id: ReplicaId): boolean => id === replica.id || this.#options.siblings.makes(id);
+    for (const repair of this.#gaps.due(delivery, present(), isHere, this.#busy, now)) {
       if (repair.far) void this.#options.pull(repair.peer);
       else void this.#fetch(repair);
     }

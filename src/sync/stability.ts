@@ -3,6 +3,7 @@
  *
  * Reports in order: what a member says it has applied counts only once all frames that it had made before it said so are
  * applied here, those of its earlier epochs included. A report that overtook such a frame would let this node forget what the frame builds on.
+ * The same goes for the frames of others that use, or used, the member's store (siblings.ts). So it is simply all that it names.
  *
  * A retired replica (an earlier epoch of a member, or one of a member that was forgotten) makes no frames any more, so its last stamp would
  * hold the stable stamp back for ever. It stops doing so when all members have applied the same frames of it, none holds
@@ -22,15 +23,10 @@ export interface Report {
   readonly held: readonly HeldRange[];
 }
 
-/** Says whether all frames that the reporter had made before its report are applied. `identity`: what all its replica ids begin with. */
-export function isInOrder(
-  report: Report,
-  identity: string,
-  applied: ReadonlyMap<ReplicaId, AppliedMark>,
-): boolean {
-  for (const [replica, { number }] of report.applied) {
-    if (replica.startsWith(identity) && (applied.get(replica)?.number ?? 0) < number) return false;
-  }
+/** Says whether all frames that a report names are applied here. */
+export function isInOrder(report: Report, applied: ReadonlyMap<ReplicaId, AppliedMark>): boolean {
+  for (const [replica, { number }] of report.applied)
+    if ((applied.get(replica)?.number ?? 0) < number) return false;
   return true;
 }
 
@@ -48,8 +44,8 @@ export class ReportQueue {
   }
 
   /** Moves on as far as the applied frames allow. */
-  settle(identity: string, applied: ReadonlyMap<ReplicaId, AppliedMark>): void {
-    while (this.#waiting.length > 0 && isInOrder(this.#waiting[0]!, identity, applied))
+  settle(applied: ReadonlyMap<ReplicaId, AppliedMark>): void {
+    while (this.#waiting.length > 0 && isInOrder(this.#waiting[0]!, applied))
       this.current = this.#waiting.shift()!;
   }
 

@@ -16,6 +16,7 @@ import type { AppliedMark, Store } from '../store/store.js';
 import type { Timers } from '../timers.js';
 import type { Member } from './members.js';
 import { BIG_SET_MEMBERS } from './set-scan.js';
+import type { Siblings } from './siblings.js';
 import { coversFloor } from './stability.js';
 import { giveState } from './state-giver.js';
 import type { StateHead } from './state-messages.js';
@@ -45,6 +46,10 @@ export interface TransfersOptions {
   readonly bigSetMembers?: number;
   /** What all members had applied when something was last forgotten here: replica → number. */
   readonly floor: () => ReadonlyMap<ReplicaId, number>;
+  /** Other nodes on this node's store; with those nothing is transferred. */
+  readonly siblings: Pick<Siblings, 'has' | 'leads' | 'makes'>;
+  /** Reads what other nodes on the store have done to it, if there are any. */
+  readonly refresh: () => Promise<void>;
   /** What is here is too old to be merged with what others have: they have forgotten what was deleted of it. */
   readonly onOutdated: (peer: PeerId) => void;
   readonly stopped: AbortSignal;
@@ -70,6 +75,8 @@ export class Transfers {
   /** Peers that are not asked before a time, and how often in a row their transfers failed. Others may be asked meanwhile. */
   readonly #pauses = new Map<PeerId, { readonly untilMs: number; readonly failures: number }>();
   #nextCompareMs = 0;
+  /** Another node on the store has applied something since the transfer began. */
+  #disturbed = false;
   /** Transfers that were completed. */
   completed = 0;
 
@@ -93,6 +100,8 @@ export class Transfers {
   /** Gives states for as long as the marks that were given first are true of what is stored. */
   async *give(body: Uint8Array): AsyncGenerator<Uint8Array> {
     const { replica, store, bigSetMembers = BIG_SET_MEMBERS } = this.#options;
+    // Another node on the store may have forgotten something.
+    await this.#options.refresh();
     const era = this.#era;
     const check = (): void => {
       if (era === this.#era && replica.available) return;
@@ -115,6 +124,11 @@ export class Transfers {
     check();
   }
 
+  /** Another node on the store has applied this: a transfer that is under way doesn't know of which keys. */
+  disturbed(news: readonly AppliedMark[]): void {
+    if (news.some(({ replica }) => !this.#options.siblings.makes(replica))) this.#disturbed = true;
+  }
+
   /** These frames are handed to the replica now. */
   handed(frames: readonly Frame[]): void {
     this.#touched.note(frames);
@@ -127,16 +141,20 @@ export class Transfers {
   async pull(peer: PeerId, complete: boolean): Promise<void> {
     const { mesh, store, replica, clock, timers, logger, maxValueBytes, bigSetMembers, stopped, onMarks } =
       this.#options;
-    if (this.#pulling !== null || stopped.aborted || this.#isPaused(peer)) return;
+    const { siblings } = this.#options;
+    if (this.#pulling !== null || stopped.aborted || this.#isPaused(peer) || siblings.has(peer)) return;
+    if (complete && !siblings.leads) return;
     const counts: PullCounts = { keys: 0, keysTotal: 0, bytes: 0 };
     this.#pulling = { peer, startedAtMs: timers.now(), counts };
     const era = this.#era;
+    this.#disturbed = false;
     // What was merged before the store lost it would be missing under the marks.
     const merge = (item: RemoteItem): void =>
       era === this.#era
         ? replica.merge(item)
         : item.done?.(new PeerError('the store has lost what was transferred before'));
     try {
+      await this.#options.refresh();
       const { slots, keys, bytes } = await pullState({
         mesh,
         peer,
@@ -150,6 +168,10 @@ export class Transfers {
         isAhead: (stamp) => clock.isAhead(stamp),
         merge,
         raise: (item) => {
+          if (this.#disturbed)
+            throw new PeerError(
+              'another node on the same store has applied frames meanwhile: compared again',
+            );
           merge(item);
           // From here on, no frame may come in that the marks cover. Should the commit fail, all begins again from what is stored.
           if (era === this.#era) onMarks(item.marks);
@@ -192,10 +214,10 @@ export class Transfers {
 
   /** Compares all digests with a random member, if it is time to. */
   tick(): void {
-    const { timers, antiEntropyMs, random, present } = this.#options;
-    if (timers.now() < this.#nextCompareMs) return;
+    const { timers, antiEntropyMs, random, present, siblings } = this.#options;
+    if (timers.now() < this.#nextCompareMs || !siblings.leads) return;
     this.#nextCompareMs = timers.now() + antiEntropyMs * (0.75 + random() / 2);
-    const members = present().filter(({ peerId }) => !this.#isPaused(peerId));
+    const members = present().filter(({ peerId }) => !this.#isPaused(peerId) && !siblings.has(peerId));
     const chosen = members[Math.floor(random() * members.length)];
     if (chosen !== undefined) void this.pull(chosen.peerId, false);
   }

@@ -3,14 +3,15 @@ import { setMaxListeners } from 'node:events';
 import type { ReplicaId } from '../../crdts/dot.js';
 import type { Mesh } from '../mesh/mesh.js';
 import type { Timers } from '../timers.js';
-import type { Members } from './members.js';
+import type { Member, Members } from './members.js';
 import { decodeFramesRequest, encodeAppliedRequest, PROTOCOLS } from './messages.js';
 
 export interface WaitOptions {
   readonly mesh: Mesh;
   readonly members: Members;
   readonly timers: Timers;
-  readonly ownRegion: string;
+  /** Says whether a member belongs to this node's own region. */
+  readonly isOwnRegion: (member: Member) => boolean;
   readonly replica: ReplicaId;
   readonly number: number;
   readonly regions: number;
@@ -26,7 +27,7 @@ const LOOK_MS = 50;
 
 /** Gives the number of regions that have applied the frame when enough have, the time is over, or the signal aborts. */
 export async function waitForRegions(options: WaitOptions): Promise<number> {
-  const { mesh, members, timers, ownRegion, replica, number, regions, timeoutMs, signal } = options;
+  const { mesh, members, timers, isOwnRegion, replica, number, regions, timeoutMs, signal } = options;
   const reached = new Set<string>();
   const asking = new Set<string>();
   const over = new AbortController();
@@ -59,7 +60,7 @@ export async function waitForRegions(options: WaitOptions): Promise<number> {
   try {
     for (;;) {
       for (const member of members.present()) {
-        if (member.region === ownRegion || reached.has(member.region)) continue;
+        if (isOwnRegion(member) || reached.has(member.region)) continue;
         if ((member.applied.get(replica) ?? 0) >= number) reached.add(member.region);
         else if (!asking.has(member.peerId))
           void ask(member.peerId, member.region).then((answered) => {

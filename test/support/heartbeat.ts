@@ -7,4 +7,6 @@ export const NOTHING_ELSE = {
   held: [],
   members: [],
   forgotten: [],
+  place: '',
+  siblings: [],
 } satisfies Partial<Heartbeat>;
