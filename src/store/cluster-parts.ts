@@ -37,7 +37,7 @@ for i = 0, #names / length - 1 do
     if redis.call('EXISTS', meta) == 1 then
       out[#out + 1] = i
       out[#out + 1] = redis.call('HGET', meta, '${PART.retired}') and 1 or 0
-    elseif free < 0 then
+    else
       free = i
     end
   end
@@ -192,6 +192,8 @@ export class ClusterParts {
     try {
       const session = await part.connection.open();
       if (session.facts.has(PART.retired)) await part.connection.call('HDEL', [part.meta, PART.retired]);
+      if (part.connection.place !== server)
+        throw new StoreUnavailableError(`slot ${anchor} left ${server} just now`);
       const known = this.#runIds.get(server);
       if (known !== undefined && known !== session.info.runId) {
         // Its anchor went to another server, and then it was restarted or failed over: nobody can tell what it has lost.
@@ -221,7 +223,8 @@ export class ClusterParts {
           await link.send('EVAL', [SCAN_SCRIPT, '0', names.join(''), String(names[0]!.length)]),
         ).map(numberOf);
         const at = flat.pop()!;
-        if (at >= 0) free ??= some[at]!;
+        // The last one: operators and tools move the first slots first.
+        if (at >= 0) free = some[at]!;
         for (let i = 0; i < flat.length; i += 2) (flat[i + 1] === 1 ? retired : used).push(some[flat[i]!]!);
       }
       for (const anchor of [...used, ...retired]) this.anchors.add(anchor);

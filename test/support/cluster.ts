@@ -140,13 +140,7 @@ export class ValkeyCluster implements RegionStore {
     return `redis+cluster://${this.servers.map(({ port }) => `127.0.0.1:${port}`).join(',')}`;
   }
 
-  /** A client for the keys; `mget` works over all slots. */
-  client(): Redis {
-    throw new Error('use cluster()');
-  }
-
-  /** A cluster client, as people use it. */
-  cluster(): Cluster {
+  client(): Cluster {
     const made = new Cluster(
       this.servers.map(({ port }) => ({ host: '127.0.0.1', port })),
       { clusterRetryStrategy: () => 50, retryDelayOnFailover: 50, slotsRefreshTimeout: 5000 },
@@ -198,6 +192,21 @@ export class ValkeyCluster implements RegionStore {
     }
   }
 
+  /** Of the first primary and its replica: which is which now. */
+  async roles(): Promise<{ primary: LaunchedValkey; replica: LaunchedValkey }> {
+    const [one, two] = [this.servers[0]!, this.servers[this.#primaries]!];
+    return (await this.isPrimary(one)) ? { primary: one, replica: two } : { primary: two, replica: one };
+  }
+
+  async isPrimary(server: LaunchedValkey): Promise<boolean> {
+    const client = this.admin(server);
+    try {
+      return (await client.info('replication')).includes('role:master');
+    } finally {
+      client.disconnect();
+    }
+  }
+
   /** Moves some slots from one server to another, as an operator does. */
   async reshard(from: LaunchedValkey, to: LaunchedValkey, slots: number): Promise<void> {
     const { cli, env } = from.binaries;
@@ -219,6 +228,33 @@ export class ValkeyCluster implements RegionStore {
       ],
       { env, maxBuffer: 1e8 },
     );
+  }
+
+  /** Moves one slot, step by step as valkey-cli does; `whileOpen` is called while its keys are at two places. */
+  async moveSlot(
+    slot: number,
+    from: LaunchedValkey,
+    to: LaunchedValkey,
+    whileOpen: () => Promise<unknown> = async () => {},
+  ): Promise<void> {
+    const [source, target] = [this.admin(from), this.admin(to)];
+    try {
+      const [sourceId, targetId] = [await this.idOf(from), await this.idOf(to)];
+      await target.call('CLUSTER', 'SETSLOT', String(slot), 'IMPORTING', sourceId);
+      await source.call('CLUSTER', 'SETSLOT', String(slot), 'MIGRATING', targetId);
+      await whileOpen();
+      for (;;) {
+        const found = (await source.callBuffer('CLUSTER', 'GETKEYSINSLOT', String(slot), '10')) as Buffer[];
+        if (found.length === 0) break;
+        await source.call('MIGRATE', '127.0.0.1', String(to.port), '', '0', '5000', 'KEYS', ...found);
+      }
+      await whileOpen();
+      for (const client of [target, source])
+        await client.call('CLUSTER', 'SETSLOT', String(slot), 'NODE', targetId);
+    } finally {
+      source.disconnect();
+      target.disconnect();
+    }
   }
 
   async stop(): Promise<void> {

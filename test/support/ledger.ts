@@ -60,10 +60,10 @@ export class Ledger {
 
   /** Checks in every region's Valkey that each acknowledged entry is there, and that each entry counted once. */
   async check(regions: Regions): Promise<void> {
-    for (const { name, native } of regions.all) {
+    for (const { name, reader } of regions.all) {
       const [count, entries] = await Promise.all([
-        native.get(`${this.#name} count`),
-        native.smembers(`${this.#name} entries`),
+        reader.get(`${this.#name} count`),
+        reader.smembers(`${this.#name} entries`),
       ]);
       const there = new Set(entries);
       const lost = [...this.acknowledged].filter((entry) => !there.has(entry));

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Redis } from 'ioredis';
+import { type Cluster, Redis } from 'ioredis';
 import { LatencyProxy } from '../../src/demo/latency-proxy.js';
 import type { NodeStatus } from '../../src/engine.js';
 import { createIdentity, createMeshKey } from '../../src/mesh/identity.js';
@@ -24,7 +24,7 @@ export interface RegionStore {
   /** What the peer's `--store` says. */
   readonly url: string;
   /** A client for the keys that are visible in it. */
-  client(): Redis;
+  client(): Redis | Cluster;
 }
 
 /** Options of {@link Regions.start}. */
@@ -72,7 +72,7 @@ export class Region {
   readonly name: string;
   readonly valkey: LaunchedValkey;
   /** Straight to the region's Valkey; it survives restarts of the server. */
-  readonly native: Redis;
+  readonly reader: Redis | Cluster;
   readonly #storeUrl: string;
   readonly #flags: readonly string[];
   readonly #env: NodeJS.ProcessEnv;
@@ -95,7 +95,7 @@ export class Region {
     this.#flags = flags;
     this.#env = env;
     this.#storeUrl = store?.url ?? valkey.url;
-    this.native =
+    this.reader =
       store?.client() ??
       new Redis({
         host: '127.0.0.1',
@@ -103,7 +103,13 @@ export class Region {
         retryStrategy: () => 20,
         maxRetriesPerRequest: null,
       });
-    this.native.on('error', () => {});
+    this.reader.on('error', () => {});
+  }
+
+  /** The same, of a region with a single server. */
+  get native(): Redis {
+    assert(this.reader instanceof Redis, `the region ${this.name} has a cluster`);
+    return this.reader;
   }
 
   /** A client of the region's front door; another one after each start of the peer. */
@@ -190,7 +196,7 @@ export class Region {
 
   /** @internal */
   async stop(): Promise<void> {
-    this.native.disconnect();
+    this.reader.disconnect();
     // SIGCONT first: a peer that a test left stopped can't end.
     this.#peer?.child.kill('SIGCONT');
     await this.kill('SIGKILL');
@@ -346,7 +352,9 @@ export class Regions {
     await Promise.all(this.all.map((region, at) => region.door.set(markers[at]!, round)));
     await waitFor(
       async () => {
-        const seen = await Promise.all(this.all.map(({ native }) => native.mget(markers)));
+        const seen = await Promise.all(
+          this.all.map(({ reader }) => Promise.all(markers.map((marker) => reader.get(marker)))),
+        );
         return seen.flat().every((value) => value === round);
       },
       { deadlineMs, what: 'what every region wrote is in every Valkey' },
