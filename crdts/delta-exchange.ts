@@ -192,7 +192,7 @@ export class DeltaExchange {
     this.#clock.observe(stamp);
     const changed: ByteString[] = [];
     const grown = this.#onChange === undefined ? null : changed;
-    if ('writes' in frame) this.keys.joinWrites(frame.writes, grown);
+    if ('plain' in frame) this.keys.joinPlain(frame.plain, grown);
     this.keys.joinAll(frame.keys, grown);
     this.merged.set(replica, { number, stamp });
     for (const key of changed) this.#onChange?.({ key, replica });
@@ -222,8 +222,8 @@ function requireValues(keys: FrameContent['keys']): void {
 
 /** A frame that is to be kept: the bytes that it was read from are the caller's. */
 function ownFrame(frame: Frame): Frame {
-  if (!('writes' in frame)) return frame;
-  return { ...frame, writes: { ...frame.writes, bytes: frame.writes.bytes.slice() } };
+  if (!('plain' in frame)) return frame;
+  return { ...frame, plain: { ...frame.plain, bytes: frame.plain.bytes.slice() } };
 }
 
 function reused(replica: ReplicaId): InvariantError {

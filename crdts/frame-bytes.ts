@@ -1,8 +1,8 @@
 /**
  * Reads frames from their msgpack bytes.
  *
- * The wire form is a tree, and any msgpack library makes a tree of the bytes. But most keys of most frames are plain writes,
- * [key, 1, [[stamp, 0, value]]], or members of sets, [key, 2, [context, [dots, [member], …], whole]] (key-wire.ts): building the arrays of
+ * The wire form is a tree, and any msgpack library makes a tree of the bytes. But most keys of most frames are plain
+ * deltas (plain-delta.ts), or members of sets, [key, 2, [context, [dots, [member], …], whole]] (key-wire.ts): building the arrays of
  * each only to look at them once and drop them took longer than the merge itself. Such keys are read here straight from the bytes,
  * whatever their origin: all is checked on the way.
  *
@@ -18,19 +18,19 @@ import {
   ARRAY,
   arrayHeadSize,
   arrayLengthAt,
-  doubleAt,
   endOf,
   integerAt,
   listAt,
   stringAt,
   stringHeadSize,
+  wholeAt,
 } from './msgpack-bytes.js';
-import { checkPlainWrites, type PlainWrites } from './plain-write.js';
+import { checkPlainDeltas, type PlainDeltas } from './plain-delta.js';
 import { type FrameOfKeys, readSetBytes } from './set-bytes.js';
 
-/** A frame that was read from bytes: plain writes as what they are, in the bytes of the frame; all other keys as key states. */
+/** A frame that was read from bytes: plain deltas as what they are, in the bytes of the frame; all other keys as key states. */
 export interface ByteFrame extends FrameContent {
-  readonly writes: PlainWrites;
+  readonly plain: PlainDeltas;
 }
 
 /** The tag of a set. */
@@ -65,22 +65,22 @@ export function readByteFrame(
   const fullAt = endOf(bytes, depsAt);
   const keysAt = endOf(bytes, fullAt);
   if (keysAt < 0) return null;
-  const stamp = doubleAt(bytes, stampAt);
+  const stamp = wholeAt(bytes, stampAt);
   const replicas = listAt(bytes, replicasAt, stringAt);
-  const deps = listAt(bytes, depsAt, integerAt);
+  const deps = listAt(bytes, depsAt, wholeAt);
   const full = integerAt(bytes, fullAt);
   const count = arrayLengthAt(bytes, keysAt);
   if (number < 0 || stamp < 0 || replicas === null || deps === null || full < 0 || count < 0) return null;
   const parts = [FRAME_VERSION, number, stamp, replicas, deps, full];
   const { head, reader } = readFrameHead(parts, maxValueBytes);
   const frame = { reader, replicas, stamp, maxBytes: maxValueBytes };
-  const writes = { origin: { replica: head.replica, stamp }, bytes, runs: [] as number[] };
+  const plain = { origin: { replica: head.replica, stamp }, bytes, runs: [] as number[] };
   const keys: Delta[] = [];
   let at = keysAt + arrayHeadSize(count);
   let left = 0;
   for (let read = 0; read < count; read += 1) {
-    const checked = checkPlainWrites(bytes, at, count - read, stamp, maxValueBytes, writes.runs);
-    if (checked > 0) at = writes.runs.at(-1)!;
+    const checked = checkPlainDeltas(bytes, at, count - read, stamp, maxValueBytes, plain.runs);
+    if (checked > 0) at = plain.runs.at(-1)!;
     read += checked;
     if (read === count) break;
     const end = endOf(bytes, at);
@@ -91,7 +91,7 @@ export function readByteFrame(
     keys.push(set ?? readKey(unpack(bytes.subarray(at, end)), stamp, reader));
     at = end;
   }
-  return at === bytes.length ? { ...head, writes, keys } : null;
+  return at === bytes.length ? { ...head, plain, keys } : null;
 }
 
 /** Reads a key that is a set and nothing else; null when it isn't one in the usual spelling. */

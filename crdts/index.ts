@@ -27,6 +27,8 @@ export * from './key-table.js';
 export * from './key-wire.js';
 export * from './multi-value.js';
 export * from './or-set.js';
+export * from './plain-count.js';
+export * from './plain-delta.js';
 export * from './plain-write.js';
 export * from './policy.js';
 export * from './record-table.js';

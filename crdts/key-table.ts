@@ -6,13 +6,7 @@ import { type ByteString, hashAt, stringOfBytes, toUint8Array } from './bytes.js
 import { cloneKeyState, type KeyState, mergeKeyState } from './key-state.js';
 import { stringHeadSize, stringLengthAt } from './msgpack-bytes.js';
 import type { SetState } from './or-set.js';
-import {
-  behindOfWrite,
-  endOfWrite,
-  type PlainWrites,
-  stateOfWrite,
-  type WriteOrigin,
-} from './plain-write.js';
+import { endOfPlain, type Origin, type PlainDeltas, replacesPlain, stateOfPlain } from './plain-delta.js';
 import { RecordTable } from './record-table.js';
 import type { Stamp } from './stamp.js';
 
@@ -33,8 +27,8 @@ export class KeyTable {
   readonly #records = new RecordTable();
   /** States of keys that are no plain write. */
   readonly #states: KeyState[] = [];
-  /** Frames that carried plain writes. */
-  #origins: WriteOrigin[] = [];
+  /** Frames that carried plain deltas. */
+  #origins: Origin[] = [];
 
   /** A key's state, to be looked at and not changed; undefined when the key was never written. */
   get(key: ByteString): KeyState | undefined {
@@ -68,8 +62,8 @@ export class KeyTable {
     return this.join(key, this.#find(toUint8Array(key)) < 0 ? cloneKeyState(delta) : delta);
   }
 
-  /** Joins plain writes into their keys: copies their bytes. Adds the keys that grew to a list, where there is one. */
-  joinWrites({ bytes, runs, origin }: PlainWrites, grown: ByteString[] | null): void {
+  /** Joins plain deltas into their keys: copies their bytes. Adds the keys that grew to a list, where there is one. */
+  joinPlain({ bytes, runs, origin }: PlainDeltas, grown: ByteString[] | null): void {
     if (runs.length === 0) return;
     const tag = this.#originTag(origin);
     for (let i = 0; i < runs.length; i += 2) {
@@ -77,19 +71,19 @@ export class KeyTable {
         const keyLength = stringLengthAt(bytes, at + 1);
         const keyAt = at + 1 + stringHeadSize(bytes, at + 1, keyLength);
         const keyEnd = keyAt + keyLength;
-        at = endOfWrite(bytes, keyEnd);
-        if (this.#joinWrite(bytes, keyAt, keyEnd, at, origin, tag))
+        at = endOfPlain(bytes, keyEnd);
+        if (this.#joinRecord(bytes, keyAt, keyEnd, at, origin, tag))
           grown?.push(stringOfBytes(bytes, keyAt, keyLength));
       }
     }
   }
 
-  #joinWrite(
+  #joinRecord(
     bytes: Uint8Array,
     keyAt: number,
     keyEnd: number,
     end: number,
-    origin: WriteOrigin,
+    origin: Origin,
     tag: number,
   ): boolean {
     const records = this.#records;
@@ -99,8 +93,8 @@ export class KeyTable {
       records.add(hash, bytes, keyAt, keyEnd, end, tag);
       return true;
     }
-    if (!this.#isReplaced(record, origin, behindOfWrite(bytes, keyEnd)))
-      return this.#joinState(record, stateOfWrite(bytes, keyEnd, origin));
+    if (!this.#isReplaced(record, bytes, keyEnd, origin))
+      return this.#joinState(record, stateOfPlain(bytes, keyEnd, origin));
     records.replace(record, bytes, keyAt, keyEnd, end, tag);
     return true;
   }
@@ -119,7 +113,7 @@ export class KeyTable {
     const records = this.#records;
     const tag = records.tagOf(record);
     if (tag < 0) return this.#states[-1 - tag]!;
-    return stateOfWrite(records.bytesOf(record), records.keyEndOf(record), this.#origins[tag]!);
+    return stateOfPlain(records.bytesOf(record), records.keyEndOf(record), this.#origins[tag]!);
   }
 
   #joinState(record: number, delta: KeyState): boolean {
@@ -129,15 +123,13 @@ export class KeyTable {
     return true;
   }
 
-  /** Says whether joining a write into a key gives just this write. False = perhaps: join their states. */
-  #isReplaced(record: number, { stamp }: WriteOrigin, behind: number): boolean {
+  /** Says whether joining a plain delta into a key gives just this delta. False = perhaps: join their states. */
+  #isReplaced(record: number, bytes: Uint8Array, keyEnd: number, origin: Origin): boolean {
     const records = this.#records;
     const tag = records.tagOf(record);
     if (tag < 0) return false;
     const before = this.#origins[tag]!;
-    if (stamp < before.stamp) return false;
-    const behindBefore = behindOfWrite(records.bytesOf(record), records.keyEndOf(record));
-    return stamp - behind > before.stamp - behindBefore;
+    return replacesPlain(bytes, keyEnd, origin, records.bytesOf(record), records.keyEndOf(record), before);
   }
 
   /** The tag for a key that has a state from now on. */
@@ -146,7 +138,7 @@ export class KeyTable {
   }
 
   /** The tag for an origin's writes. Origins whose writes were all replaced are dropped now and then. */
-  #originTag(origin: WriteOrigin): number {
+  #originTag(origin: Origin): number {
     const records = this.#records;
     if (this.#origins.length >= 2 * records.length + SLACK_ORIGINS) {
       const tags = new Map<number, number>();

@@ -50,12 +50,30 @@ export function integerSize(value: number): number {
   return value < 0x80 ? 1 : value < 0x100 ? 2 : value < 0x1_0000 ? 3 : 5;
 }
 
-/** A number that may be beyond 32 bits: msgpack libraries write what JavaScript has, a double. Negative where there is none. */
-export function doubleAt(bytes: Uint8Array, at: number): number {
-  if (bytes[at] !== FLOAT_64) return integerAt(bytes, at);
-  if (at + 9 > bytes.length) return -1;
-  return new DataView(bytes.buffer, bytes.byteOffset + at + 1, 8).getFloat64(0);
+/** A whole number from 0 to 2^53-1; negative where there is none. Beyond 32 bits, msgpack libraries write what JavaScript has, a double. */
+export function wholeAt(bytes: Uint8Array, at: number): number {
+  const head = bytes[at];
+  if (head === FLOAT_64) {
+    if (at + 9 > bytes.length) return -1;
+    for (let i = 0; i < 8; i += 1) doubleBytes[LITTLE_ENDIAN ? 7 - i : i] = bytes[at + 1 + i]!;
+    const value = double[0]!;
+    // Not -0 either, which says something else to those who look closely.
+    return Number.isSafeInteger(value) && (value > 0 || Object.is(value, 0)) ? value : -1;
+  }
+  if (head !== UINT_32) return integerAt(bytes, at);
+  const value = numberAt(bytes, at + 1, 4, Number.NEGATIVE_INFINITY) >>> 0;
+  return at + 5 <= bytes.length && value >= 0x1_0000 ? value : -1;
 }
+
+/** How many bytes {@link wholeAt} reads. */
+export function wholeSize(bytes: Uint8Array, at: number): number {
+  const head = bytes[at]!;
+  return head < 0x80 ? 1 : head === FLOAT_64 ? 9 : head === UINT_8 ? 2 : head === UINT_16 ? 3 : 5;
+}
+
+const double = new Float64Array(1);
+const doubleBytes = new Uint8Array(double.buffer);
+const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 
 /** The length of an array; negative where there is none. */
 export function arrayLengthAt(bytes: Uint8Array, at: number): number {

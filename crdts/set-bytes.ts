@@ -18,6 +18,7 @@ import {
   stringBefore,
   stringHeadSize,
   stringLengthAt,
+  wholeAt,
 } from './msgpack-bytes.js';
 import type { Dots, SetState } from './or-set.js';
 import type { Stamp } from './stamp.js';
@@ -46,7 +47,7 @@ export function readSetBytes(
   frame: FrameOfKeys,
 ): SetState | null {
   if (bytes[from] !== (ARRAY | 3)) return null;
-  const flat = listAt(bytes, from + 1, integerAt);
+  const flat = listAt(bytes, from + 1, wholeAt);
   if (flat === null || flat.length === 0) return null;
   const context = frame.reader.vector(flat);
   const groupsAt = endOf(bytes, from + 1);
