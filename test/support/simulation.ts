@@ -23,7 +23,7 @@ import { resolve, siblingsOf } from '../../crdts/policy.js';
 import { type RuleOptions, Rules } from '../../crdts/rules.js';
 import { stampAt } from '../../crdts/stamp.js';
 import { stringValue } from '../../crdts/string-key.js';
-import type { MeshError } from '../../src/errors.js';
+import { type MeshError, StoreResetError } from '../../src/errors.js';
 import type { LoopbackNetwork } from '../../src/mesh/loopback.js';
 import type { Mesh } from '../../src/mesh/mesh.js';
 import { createNode, type MeshNode } from '../../src/node.js';
@@ -334,7 +334,13 @@ export class Simulation {
       if (other !== member && (applied === undefined || applied.behindFrames > 0))
         return `behind ${status.region}`;
     }
-    return String(totalDigest(await member.store.digests()));
+    try {
+      return String(totalDigest(await member.store.digests()));
+    } catch (error) {
+      // It has just lost its data, and wasn't opened again yet.
+      if (error instanceof StoreResetError) return `reset ${status.region}`;
+      throw error;
+    }
   }
 
   /** Compares what every region's clients see with what the oracle says. Throws with the first difference. */
