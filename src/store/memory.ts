@@ -84,6 +84,12 @@ export class MemoryStore implements Store {
     if (this.#state === 'open') this.#state = 'lost';
   }
 
+  /** The same, and says nothing of it: calls find other data. */
+  swapData(dataset: MemoryDataset): void {
+    this.#dataset = dataset;
+    this.#generation = dataset.generation;
+  }
+
   async open(): Promise<StoreFacts> {
     if (this.#state === 'closed') throw new StoppedError();
     this.#state = 'open';

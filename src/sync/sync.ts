@@ -129,7 +129,13 @@ export class Sync implements MeshHandlers {
     const { self } = mesh;
     // Every request under way listens.
     setMaxListeners(0, this.#stopped.signal);
-    const members = new Members(facts.notes === null ? NO_NOTES : decodeNotes(facts.notes));
+    const known = facts.notes === null ? NO_NOTES : decodeNotes(facts.notes);
+    // Others on the store have noted this node, too.
+    const isOther = ({ peerId }: { readonly peerId: PeerId }): boolean => peerId !== self;
+    const members = new Members({
+      members: known.members.filter(isOther),
+      forgotten: known.forgotten.filter(isOther),
+    });
     this.members = members;
     const siblings = new Siblings({ ...options, self, members });
     siblings.read(facts);

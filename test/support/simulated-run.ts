@@ -13,6 +13,10 @@ import { Simulation } from './simulation.js';
 export interface Troubles {
   /** Default: a, b, c. */
   readonly regions?: readonly string[];
+  /** Nodes that use the store of another one. Default: each has its own. */
+  readonly shares?: Readonly<Record<string, string>>;
+  /** Dies in the middle, and never returns. */
+  readonly dies?: string;
   /** Joins in the middle, with nothing. */
   readonly late?: string;
   readonly crashes?: boolean;
@@ -36,7 +40,15 @@ export interface Troubles {
 
 /** Runs one seed to its end. Throws when the regions do not converge, or not to what they must. */
 export async function simulate(seed: number, troubles: Troubles): Promise<void> {
-  const { regions = ['a', 'b', 'c'], aheadMs = {}, late, losers = regions, steps = 120 } = troubles;
+  const {
+    regions = ['a', 'b', 'c'],
+    aheadMs = {},
+    shares = {},
+    late,
+    losers = regions,
+    steps = 120,
+  } = troubles;
+  const homeOf = (region: string): string => shares[region] ?? region;
   const random = new Random(seed);
   const timers = new VirtualTimers();
   const network = new LoopbackNetwork({
@@ -85,27 +97,30 @@ export async function simulate(seed: number, troubles: Troubles): Promise<void> 
     lossy: troubles.lostData === 'ever' || troubles.outcasts === true,
     openStore: (region) => {
       // What was committed before a start is in no node's memory: falling back behind it would lose it for good.
-      if (troubles.lostData !== 'ever') backups.delete(region);
+      if (troubles.lostData !== 'ever')
+        for (const other of regions) if (homeOf(other) === homeOf(region)) backups.delete(other);
       const store = new MemoryStore({
         timers: timersOf(region),
         latencyMs: 1,
-        dataset: datasets.get(region)!,
+        dataset: datasets.get(homeOf(region))!,
         fault,
         random: () => random.below(1000) / 1000,
       });
       stores.set(region, store);
       return store;
     },
-    readStore: (region) => new MemoryStore({ timers: timersOf(region), dataset: datasets.get(region)! }),
+    regionOf: homeOf,
+    readStore: (region) =>
+      new MemoryStore({ timers: timersOf(region), dataset: datasets.get(homeOf(region))! }),
   });
   const reviveAll = async (): Promise<void> => {
     for (const region of regions) {
-      if (simulation.alive.includes(region)) continue;
+      if (simulation.alive.includes(region) || simulation.isGone(region)) continue;
       await timers.runToEnd(simulation.revive(region));
     }
   };
   const copyOf = (region: string): MemoryDataset => {
-    const copy = copyDataset(datasets.get(region)!, timersOf(region).now());
+    const copy = copyDataset(datasets.get(homeOf(region))!, timersOf(region).now());
     // As every store promises: an older copy that comes back doesn't say that it is clean.
     for (const node of copy.nodes.values()) node.identity = { ...node.identity, clean: false };
     return copy;
@@ -115,15 +130,20 @@ export async function simulate(seed: number, troubles: Troubles): Promise<void> 
     if (copy === undefined || !losers.includes(region)) return;
     const older = copyDataset(copy, timersOf(region).now());
     await timers.runToEnd(simulation.remember(region));
-    for (const { identity } of datasets.get(region)!.nodes.values()) {
+    for (const { identity } of datasets.get(homeOf(region))!.nodes.values()) {
       const others = regions.filter((other) => !losers.includes(other));
       simulation.expectKept(
         identity.replica,
         others.map((other) => datasets.get(other)!.applied.values()),
       );
     }
-    datasets.set(region, older);
-    if (simulation.alive.includes(region)) stores.get(region)!.loseData(older);
+    datasets.set(homeOf(region), older);
+    for (const other of simulation.alive) {
+      // One whose own commits are all there isn't told by its connection.
+      if (homeOf(other) !== homeOf(region)) continue;
+      if (other === region || random.chance(50)) stores.get(other)!.loseData(older);
+      else stores.get(other)!.swapData(older);
+    }
   };
   for (const region of regions) if (region !== late) await timers.runToEnd(simulation.revive(region));
   const losesPower = troubles.lostData === 'ever';
@@ -147,6 +167,8 @@ export async function simulate(seed: number, troubles: Troubles): Promise<void> 
       await timers.runToEnd(simulation.crash(region));
       await loseData(region, tails.get(region));
     } else if (event === 17 && troubles.outcasts) await timers.runToEnd(simulation.castOut(region));
+    if (troubles.dies !== undefined && step === Math.floor(steps * 0.6))
+      await timers.runToEnd(simulation.end(troubles.dies));
     await timers.advance(random.below(100));
   }
   network.heal();

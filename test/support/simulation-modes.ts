@@ -89,6 +89,36 @@ export const MODES: Readonly<Record<string, Mode>> = {
     troubles: { crashes: true, aheadMs: { a: 7_000 }, node: { maxDriftMs: 1_000 } },
     share: 0.2,
   },
+  siblings: {
+    title: 'two nodes on one store lose nothing and count nothing twice when members crash and stores fail',
+    troubles: {
+      regions: ['a', 'a2', 'b', 'c'],
+      shares: { a2: 'a' },
+      crashes: true,
+      storeFaults: true,
+    },
+    share: 0.4,
+  },
+  'siblings-lost': {
+    title: 'nothing is lost when the store of two running nodes falls back to older data',
+    troubles: { regions: ['a', 'a2', 'b', 'b2'], shares: { a2: 'a', b2: 'b' }, lostData: 'running' },
+    share: 0.3,
+  },
+  'siblings-forget': {
+    title:
+      'one node goes on for another one on its store that dies, trims its log, and forgets what was deleted',
+    troubles: {
+      regions: ['a', 'a2', 'b', 'c'],
+      shares: { a2: 'a' },
+      dies: 'a2',
+      crashes: true,
+      trimmedLogs: true,
+      forgets: true,
+      steps: 240,
+      node: { tombstoneGraceMs: 500, antiEntropyMs: 1_000 },
+    },
+    share: 0.1,
+  },
 };
 
 /** Seeds of a mode when `seeds` are asked for, at least one. */

@@ -43,7 +43,10 @@ const MAX_VALUE_BYTES = 8 * 1024 * 1024;
 
 /** What a simulation needs of its surroundings. */
 export interface SimulationOptions {
+  /** The nodes; where nothing else is said, each is a region of its own, with its own store. */
   readonly regions: readonly string[];
+  /** The region of a node, when several nodes of a region use one store. Default: as the node. */
+  readonly regionOf?: (node: string) => string;
   readonly network: LoopbackNetwork;
   readonly timers: Timers;
   readonly random: Random;
@@ -65,6 +68,7 @@ export interface SimulationOptions {
 type Fate = 'acknowledged' | 'refused' | 'unknown';
 
 interface Member {
+  readonly name: string;
   node: MeshNode;
   mesh: Mesh;
   store: Store;
@@ -111,6 +115,7 @@ export class Simulation {
   readonly #asked = new Map<ByteString, { up: bigint; down: bigint }>();
   /** What must never happen. */
   readonly #faults: string[] = [];
+  readonly #gone = new Set<string>();
   operations = 0;
 
   constructor(options: SimulationOptions) {
@@ -124,12 +129,13 @@ export class Simulation {
 
   /** Starts a region, on the data that it had. */
   async revive(region: string): Promise<void> {
+    if (this.#gone.has(region)) return;
     const { network, timersOf, random, openStore, node } = this.#options;
     const timers = timersOf?.(region) ?? this.#options.timers;
     const mesh = this.#tapped(network.mesh(region));
     const store = this.#remembering(region, openStore(region));
     const options = {
-      region,
+      region: this.#options.regionOf?.(region) ?? region,
       store,
       mesh,
       timers,
@@ -141,7 +147,7 @@ export class Simulation {
       rules: RULES,
       ...node,
     };
-    this.#members.set(region, { node: await createNode(options), mesh, store });
+    this.#members.set(region, { name: region, node: await createNode(options), mesh, store });
   }
 
   /** Ends a region without a goodbye: what was under way is lost, what was committed stays. */
@@ -189,6 +195,17 @@ export class Simulation {
       for (const { replica, number } of marks)
         if (replica === loser && number > (this.#mustStay.get(replica) ?? 0))
           this.#mustStay.set(replica, number);
+  }
+
+  /** Says whether a node has ended for good. */
+  isGone(region: string): boolean {
+    return this.#gone.has(region);
+  }
+
+  /** Ends a node for good. */
+  async end(region: string): Promise<void> {
+    this.#gone.add(region);
+    await this.crash(region);
   }
 
   get alive(): string[] {
@@ -321,7 +338,7 @@ export class Simulation {
 
   /** Says whether every region is alive, has applied everything, and shows the same digests. */
   async converged(): Promise<boolean> {
-    if (this.#members.size < this.#options.regions.length) return false;
+    if (this.#members.size < this.#options.regions.length - this.#gone.size) return false;
     const views = await Promise.all([...this.#members.values()].map((member) => this.#view(member)));
     return views.every((view) => view === views[0]);
   }
@@ -512,7 +529,7 @@ export class Simulation {
   /** Frames are seen as they are sent, and in the logs where a crash came between. */
   async #collectLogs(member: Member): Promise<void> {
     // The member's own store may be lost at this moment, and what it can't say now may be trimmed later.
-    const store = this.#options.readStore(member.node.region);
+    const store = this.#options.readStore(member.name);
     const { applied } = await store.open();
     for (const { replica } of applied) {
       await this.#collectLog(store, replica);
