@@ -97,12 +97,12 @@ export const MODES: Readonly<Record<string, Mode>> = {
       crashes: true,
       storeFaults: true,
     },
-    share: 0.1,
+    share: 0.06,
   },
   'siblings-lost': {
     title: 'nothing is lost when the store of two running nodes falls back to older data',
     troubles: { regions: ['a', 'a2', 'b', 'b2'], shares: { a2: 'a', b2: 'b' }, lostData: 'running' },
-    share: 0.1,
+    share: 0.05,
   },
   'siblings-forget': {
     title:
@@ -117,7 +117,7 @@ export const MODES: Readonly<Record<string, Mode>> = {
       steps: 240,
       node: { tombstoneGraceMs: 500, antiEntropyMs: 1_000 },
     },
-    share: 0.03,
+    share: 0.02,
   },
 };
 
