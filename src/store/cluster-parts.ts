@@ -98,6 +98,8 @@ export class ClusterParts {
   /** All anchors that are known, retired ones too. */
   readonly anchors = new Set<number>();
   readonly #retired: Part[] = [];
+  /** Those whose server has another one, and that are not marked as retired yet. */
+  readonly #surplus: Part[] = [];
   /** The run id that each server had when a part was last there. */
   readonly #runIds = new Map<string, string>();
   #version = -1;
@@ -131,10 +133,16 @@ export class ClusterParts {
     return place === null ? null : (this.#parts.get(placeLabel(place)) ?? null);
   }
 
-  /** The part that is anchored in a slot; null when it isn't in use. */
-  anchored(anchor: number): Part | null {
-    for (const part of [...this.#parts.values(), ...this.#retired]) if (part.anchor === anchor) return part;
-    return null;
+  /** The part that is anchored in a slot, also when it isn't used any more. Throws as a connection's open() does. */
+  async anchored(anchor: number): Promise<Part> {
+    for (const part of [...this.#parts.values(), ...this.#surplus, ...this.#retired])
+      if (part.anchor === anchor) return part;
+    const place = this.topology.owner(anchor);
+    if (place === null) throw new StoreUnavailableError(`no server has the anchor slot ${anchor}`);
+    const part = new Part(anchor, place, this.topology, this.#options, () => null);
+    this.#retired.push(part);
+    await part.connection.open();
+    return part;
   }
 
   /** Asks the cluster anew, and adapts to what has changed. Throws as ClusterTopology.refresh and StoreResetError do. */
@@ -160,7 +168,6 @@ export class ClusterParts {
     if (version === this.#version) return;
     const before = [...this.#parts.values()];
     this.#parts.clear();
-    const surplus: Part[] = [];
     for (const stays of [true, false]) {
       for (const part of before) {
         const place = this.topology.owner(part.anchor);
@@ -168,7 +175,7 @@ export class ClusterParts {
         const server = place === null ? part.server : placeLabel(place);
         if ((server === part.server) !== stays) continue;
         part.server = server;
-        if (this.#parts.has(server)) surplus.push(part);
+        if (this.#parts.has(server)) this.#surplus.push(part);
         else this.#parts.set(server, part);
       }
     }
@@ -178,9 +185,11 @@ export class ClusterParts {
     const [first, ...others] = bare.sort(([, one], [, two]) => one.slots[0]! - two.slots[0]!);
     if (first !== undefined) await this.#add(first[0], first[1].place, first[1].slots);
     await Promise.all(others.map(([server, { place, slots }]) => this.#add(server, place, slots)));
-    for (const part of surplus) await this.#retire(part);
+    const retired = this.#surplus.length;
+    for (const part of this.#surplus) await this.#retire(part);
+    this.#retired.push(...this.#surplus.splice(0));
     this.#version = version;
-    if (bare.length > 0 || surplus.length > 0) this.onChange();
+    if (bare.length > 0 || retired > 0) this.onChange();
   }
 
   /** Makes the part of a server that has none. */
@@ -237,13 +246,12 @@ export class ClusterParts {
   /** Uses a part no more, because its server has another one. */
   async #retire(part: Part): Promise<void> {
     this.#options.logger.info({ anchor: part.anchor, server: part.server }, 'an anchor slot was moved');
-    this.#retired.push(part);
     await part.connection.call('HSET', [part.meta, PART.retired, '1']);
   }
 
   /** Closes all conversations. */
   async close(): Promise<void> {
-    const parts = [...this.#parts.values(), ...this.#retired];
+    const parts = [...this.#parts.values(), ...this.#surplus, ...this.#retired];
     await Promise.all(parts.map((part) => part.connection.close()));
   }
 }

@@ -126,11 +126,7 @@ function readLock(lock: string): Left {
  */
 export async function settleLeft(parts: ClusterParts, lock: string, timers: Timers): Promise<void> {
   const { writer, number, anchors } = readLock(lock);
-  const involved = anchors.map((anchor) => {
-    const part = parts.anchored(anchor);
-    if (part === null) throw new StoreUnavailableError(`no server has the anchor slot ${anchor}`);
-    return part;
-  });
+  const involved = await Promise.all(anchors.map((anchor) => parts.anchored(anchor)));
   const frame = new FrameWriter(4096);
   const states = await Promise.all(
     involved.map(async (part) => {

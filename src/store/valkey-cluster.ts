@@ -61,6 +61,8 @@ export class ValkeyClusterStore implements Store {
   #state: 'new' | 'open' | 'lost' | 'closed' = 'new';
   #parts: ClusterParts | null = null;
   #commits: ClusterCommits | null = null;
+  /** The writer that committed last; null = none. */
+  #lastWriter: ByteString | null = null;
   /** This store's writers so far: nothing of the old ones goes on. */
   readonly #writers = new Set<string>();
   #problem = '';
@@ -132,6 +134,7 @@ export class ValkeyClusterStore implements Store {
     const problem = parts.topology.problem();
     if (problem !== null) throw new ConfigError(problem);
     await parts.adapt();
+    await this.#fence(parts, writer);
     await this.#settleLocks(parts);
     const found = await this.#find(parts);
     if (await this.#finishClearing(parts, found)) return null;
@@ -234,13 +237,22 @@ export class ValkeyClusterStore implements Store {
     return commits;
   }
 
+  /** Nothing that this store sent before may arrive any more: what it finds now is what it goes on with. */
+  async #fence(parts: ClusterParts, writer: ByteString): Promise<void> {
+    const before = this.#lastWriter;
+    if (before !== null)
+      await Promise.all(parts.all().map(({ connection }) => connection.script('fence', [before])));
+    this.#lastWriter = writer;
+  }
+
   /** Settles what writers have left behind. */
   async #settleLocks(parts: ClusterParts): Promise<void> {
     const seen = new Map<string, number>();
     for (;;) {
       const locks = new Set<string>();
-      for (const { connection, meta } of parts.all()) {
-        const lock = bytesOf((await connection.call('HGET', [meta, PART.lock])) as Reply);
+      for (const anchor of parts.anchors) {
+        const { connection } = partOf(parts, anchor);
+        const lock = bytesOf((await connection.call('HGET', [partMetaKey(anchor), PART.lock])) as Reply);
         if (lock !== null) locks.add(lock);
       }
       if (locks.size === 0) return;
