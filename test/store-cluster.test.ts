@@ -9,6 +9,8 @@ import type { ValkeyServerOptions } from '../src/store/valkey-address.js';
 import { ValkeyClusterStore } from '../src/store/valkey-cluster.js';
 import { systemTimers } from '../src/timers.js';
 import { launchValkey } from '../src/valkey-server/launch.js';
+import { obtainValkey } from '../src/valkey-server/obtain.js';
+import { TestCa } from './support/certificates.js';
 import { ValkeyCluster } from './support/cluster.js';
 import { sameAsMemory } from './support/random-commits.js';
 import { b, frame, storeCompliance, write } from './support/store-compliance.js';
@@ -190,6 +192,34 @@ describe('the cluster store', () => {
     await client.config('SET', 'maxmemory', '0');
     assert.deepEqual(await store.digests(), new Map());
     await store.commit({ writes: keys.map((key) => write(key)) });
+  });
+
+  it('speaks TLS to all servers', async () => {
+    const ca = await TestCa.create();
+    endings.push(() => ca.remove());
+    const secure = await ValkeyCluster.start({
+      appendonly: false,
+      tls: { ca: ca.ca, ...(await ca.issue('served')) },
+    });
+    endings.push(() => secure.stop());
+    const store = storeAt(`${secure.tlsUrl}?ca=${ca.ca}`);
+    const { server } = await store.open();
+    assert.equal(server.address, secure.servers.map(({ port }) => `127.0.0.1:${port + 2}`).join(', '));
+    await store.commit({ writes: ['a', 'b', 'c', 'd'].map((key) => write(key)) });
+    const message = /signed by a CA that is known here/;
+    await assert.rejects(storeAt(secure.tlsUrl).open(), { code: 'CONFIG', message });
+  });
+
+  it('works on a cluster of Redis', async () => {
+    const redis = await ValkeyCluster.start({
+      appendonly: false,
+      binaries: await obtainValkey({ product: 'redis' }),
+    });
+    endings.push(() => redis.stop());
+    const store = storeAt(redis.url);
+    const { server } = await store.open();
+    assert.equal(server.server, 'redis');
+    await sameAsMemory(store, () => new ValkeyClusterStore(redis.url), 100);
   });
 
   it('carries a node', async () => {

@@ -4,6 +4,7 @@ import { promisify } from 'node:util';
 import { Cluster, Redis } from 'ioredis';
 import { type LaunchedValkey, launchValkey } from '../../src/valkey-server/launch.js';
 import type { ValkeyBinaries } from '../../src/valkey-server/obtain.js';
+import type { Certificate } from './certificates.js';
 import { freePorts } from './process.js';
 import type { RegionStore } from './regions.js';
 import { waitFor } from './wait.js';
@@ -24,6 +25,15 @@ export interface ClusterOptions {
   /** More arguments of each server. */
   readonly args?: readonly string[];
   readonly binaries?: ValkeyBinaries;
+  /** Files of the certificate that every server shows at its TLS port, see {@link ValkeyCluster.tlsUrl}. Default: no TLS. */
+  readonly tls?: { readonly ca: string } & Certificate;
+}
+
+function tlsArgs(port: number, { ca, cert, key }: { ca: string } & Certificate): string[] {
+  return [
+    ...['--tls-port', String(port), '--tls-ca-cert-file', ca, '--tls-auth-clients', 'no'],
+    ...['--tls-cert-file', cert, '--tls-key-file', key],
+  ];
 }
 
 /** A cluster. */
@@ -39,21 +49,22 @@ export class ValkeyCluster implements RegionStore {
 
   /** Starts everything; resolves when every server sees the whole cluster and the replicas are in step. */
   static async start(options: ClusterOptions = {}): Promise<ValkeyCluster> {
-    const { primaries = 3, replicas = 0, appendonly = true, args = [], binaries } = options;
+    const { primaries = 3, replicas = 0, appendonly = true, args = [], binaries, tls } = options;
     const count = primaries + replicas;
     const launched: LaunchedValkey[] = [];
     try {
       // The bus port is usually 10,000 higher, which the system's free ports don't leave room for.
-      const first = await freePorts(2 * count);
+      const first = await freePorts(3 * count);
       const launches = Array.from({ length: count }, (_, at) =>
         launchValkey({
-          port: first + 2 * at,
+          port: first + 3 * at,
           appendonly,
           ...(binaries === undefined ? {} : { binaries }),
           args: [
-            ...['--cluster-enabled', 'yes', '--cluster-port', String(first + 2 * at + 1)],
+            ...['--cluster-enabled', 'yes', '--cluster-port', String(first + 3 * at + 1)],
             ...['--cluster-node-timeout', String(NODE_TIMEOUT_MS), '--repl-diskless-sync-delay', '0'],
             ...['--cluster-replica-validity-factor', '0', ...args],
+            ...(tls === undefined ? [] : tlsArgs(first + 3 * at + 2, tls)),
           ],
         }),
       );
@@ -138,6 +149,11 @@ export class ValkeyCluster implements RegionStore {
 
   get url(): string {
     return `redis+cluster://${this.servers.map(({ port }) => `127.0.0.1:${port}`).join(',')}`;
+  }
+
+  /** The same with TLS; the CA's file belongs behind it. */
+  get tlsUrl(): string {
+    return `rediss+cluster://${this.servers.map(({ port }) => `127.0.0.1:${port + 2}`).join(',')}`;
   }
 
   client(): Cluster {
