@@ -73,7 +73,7 @@ export interface PullCounts {
 }
 
 export interface PullOptions {
-  readonly mesh: Mesh;
+  readonly mesh: Pick<Mesh, 'request'>;
   readonly peer: PeerId;
   readonly store: Store;
   readonly maxValueBytes: number;

@@ -32,9 +32,9 @@ export interface TransferProgress extends Readonly<PullCounts> {
 }
 
 export interface TransfersOptions {
-  readonly mesh: Mesh;
+  readonly mesh: Pick<Mesh, 'request'>;
   readonly store: Store;
-  readonly replica: Replica;
+  readonly replica: Pick<Replica, 'id' | 'available' | 'applied' | 'merge'>;
   readonly clock: HybridClock;
   readonly timers: Timers;
   readonly random: () => number;
@@ -54,7 +54,7 @@ export interface TransfersOptions {
   readonly onOutdated: (peer: PeerId) => void;
   readonly stopped: AbortSignal;
   /** Members that can be asked. */
-  readonly present: () => readonly Member[];
+  readonly present: () => readonly Pick<Member, 'peerId'>[];
   /** All that differed is merged: this much counts as applied now. Its commit is under way. */
   readonly onMarks: (marks: readonly AppliedMark[]) => void;
   /** A peer sent something that can't be read. */
