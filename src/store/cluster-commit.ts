@@ -33,8 +33,9 @@ import {
 } from '../errors.js';
 import type { Cancel, Timers } from '../timers.js';
 import type { ClusterParts, Part } from './cluster-parts.js';
+import { CommitQueue, type Waiting } from './cluster-queue.js';
 import { PART } from './cluster-scripts.js';
-import { finishPart, isElsewhere, NO_DIGESTS, pause } from './cluster-settle.js';
+import { finishPart, isElsewhere, LOCK_PATIENCE_MS, NO_DIGESTS, pause } from './cluster-settle.js';
 import { checkCommit, onlyRemoves, writeCommit } from './commit-frame.js';
 import { FrameWriter } from './frame-writer.js';
 import { partLogKey } from './layout.js';
@@ -59,25 +60,8 @@ export interface CommitsOptions {
   readonly onLost: (error: StoreResetError) => void;
 }
 
-/** How long another writer's lock may stay before it is taken for left behind. */
-export const LOCK_PATIENCE_MS = 1000;
 /** After so long, parts that lag are told of the marks that they don't know. */
 const TELL_MS = 500;
-
-interface Waiting {
-  readonly commit: Commit;
-  /** The part to tell marks; null = an ordinary commit. */
-  readonly only: Part | null;
-  readonly slots: ReadonlySet<number>;
-  readonly calledAtMs: number;
-  readonly tell: (error: Error | null) => void;
-  /** Resolves when its outcome is certain. */
-  readonly settled: Promise<void>;
-  readonly settle: () => void;
-  told: boolean;
-  /** Another writer's commit failed because of it. */
-  crowded: boolean;
-}
 
 /** What a commit does on one part. */
 interface Share {
@@ -93,68 +77,34 @@ export class ClusterCommits {
   /** The last commit of this writer that took effect on each part. */
   readonly #last = new Map<number, number>();
   #number = 0;
-  #queue: Waiting[] = [];
-  #running = false;
-  #ended: (() => Error) | null = null;
+  readonly #queue: CommitQueue;
   #telling: Cancel | null = null;
 
   constructor(options: CommitsOptions, applied: readonly AppliedMark[]) {
     this.#options = options;
+    const { timers, answerTimeoutMs } = options;
+    this.#queue = new CommitQueue({ timers, answerTimeoutMs, execute: (waiting) => this.#execute(waiting) });
     for (const mark of applied) this.marks.set(mark.replica, mark);
   }
 
   /** As {@link Store.commit}. */
   commit(commit: Commit): Promise<CommitResult> {
-    if (this.#ended !== null) return Promise.reject(this.#ended());
+    const { ended } = this.#queue;
+    if (ended !== null) return Promise.reject(ended);
     checkCommit(commit);
-    return this.#enqueue(commit, null);
-  }
-
-  #enqueue(commit: Commit, only: Part | null): Promise<CommitResult> {
-    const slots = new Set<number>();
-    for (const { key } of commit.writes) slots.add(keySlot(key));
-    return new Promise((resolve, reject) => {
-      let settle: () => void = () => {};
-      const settled = new Promise<void>((done) => {
-        settle = done;
-      });
-      const waiting: Waiting = {
-        commit,
-        only,
-        slots,
-        calledAtMs: performance.now(),
-        settled,
-        settle,
-        told: false,
-        crowded: false,
-        tell: (error) => {
-          if (waiting.told) return;
-          waiting.told = true;
-          if (error === null) resolve({ crowded: waiting.crowded });
-          else reject(error);
-        },
-      };
-      this.#queue.push(waiting);
-      if (this.#queue.length > 1 || this.#running) this.#expire(waiting);
-      void this.#run();
-    });
+    return this.#queue.add(commit, null);
   }
 
   /** Resolves when the commits that were called so far and touch any of some slots (null: all) have come to an end. Rejects with StoreUnavailableError. */
-  async settled(slots: readonly number[] | null): Promise<void> {
-    for (let at = this.#queue.length - 1; at >= 0; at -= 1) {
-      const waiting = this.#queue[at]!;
-      if (slots !== null && !slots.some((slot) => waiting.slots.has(slot))) continue;
-      await this.#inTime(waiting.settled);
-      return;
-    }
+  settled(slots: readonly number[] | null): Promise<void> {
+    return this.#queue.settled(slots);
   }
 
   /** Tells the parts the marks that they don't know, or, if `all`, each of them this writer's vector too. */
   async tellMarks(all = false): Promise<void> {
-    if (this.#ended !== null) return;
+    if (this.#queue.ended !== null) return;
     const lagging = this.#options.parts.all().filter((part) => all || part.behind.size > 0);
-    await Promise.all(lagging.map((part) => this.#enqueue({ writes: [] }, part)));
+    await Promise.all(lagging.map((part) => this.#queue.add({ writes: [] }, part)));
   }
 
   #tellLater(): void {
@@ -166,79 +116,21 @@ export class ClusterCommits {
 
   /** Nothing more is committed: what waits is rejected. */
   end(error: () => Error): void {
-    this.#ended ??= error;
     this.#telling?.();
     this.#telling = null;
-    for (const waiting of this.#queue.splice(0)) {
-      waiting.tell(error());
-      waiting.settle();
-    }
-  }
-
-  #inTime(done: Promise<void>): Promise<void> {
-    const { timers, answerTimeoutMs } = this.#options;
-    return new Promise((resolve, reject) => {
-      const cancel = timers.after(answerTimeoutMs, () => reject(this.#late()));
-      void done.then(() => {
-        cancel();
-        resolve();
-      });
-    });
-  }
-
-  #late(): StoreUnavailableError {
-    return new StoreUnavailableError(
-      `an earlier commit has not come to an end within ${this.#options.answerTimeoutMs} ms: a server of the cluster doesn't answer`,
-    );
-  }
-
-  /** Gives up what waits behind others for too long. */
-  #expire(waiting: Waiting): void {
-    const { timers, answerTimeoutMs } = this.#options;
-    const cancel = timers.after(answerTimeoutMs, () => {
-      const at = this.#queue.indexOf(waiting);
-      if (at <= 0) return;
-      waiting.tell(this.#late());
-      waiting.settle();
-      this.#failAll(this.#queue.splice(at).slice(1));
-    });
-    void waiting.settled.then(cancel);
-  }
-
-  #failAll(all: readonly Waiting[]): void {
-    for (const waiting of all) {
-      waiting.tell(new StaleCommitError('an earlier commit, which this one was built on, failed'));
-      waiting.settle();
-    }
-  }
-
-  async #run(): Promise<void> {
-    if (this.#running) return;
-    this.#running = true;
-    try {
-      for (;;) {
-        const waiting = this.#queue[0];
-        if (waiting === undefined) return;
-        let failure: Error | null = null;
-        try {
-          await this.#execute(waiting);
-        } catch (error) {
-          failure = error instanceof Error ? error : new Error(String(error));
-        }
-        if (failure instanceof StoreResetError) this.#options.onLost(failure);
-        if (this.#queue[0] !== waiting) return;
-        this.#queue.shift();
-        waiting.tell(failure);
-        waiting.settle();
-        // One that was called after its caller was told doesn't build on it; those called before do.
-        if (failure !== null && waiting.only === null) this.#failAll(this.#queue.splice(0));
-      }
-    } finally {
-      this.#running = false;
-    }
+    this.#queue.end(error);
   }
 
   async #execute(waiting: Waiting): Promise<void> {
+    try {
+      await this.#commit(waiting);
+    } catch (error) {
+      if (error instanceof StoreResetError) this.#options.onLost(error);
+      throw error;
+    }
+  }
+
+  async #commit(waiting: Waiting): Promise<void> {
     const { commit } = waiting;
     const { timers, answerTimeoutMs, settle, random } = this.#options;
     const { frame } = commit;
@@ -264,7 +156,7 @@ export class ClusterCommits {
           if (theirs !== lock) [lock, lockedAtMs] = [theirs, now];
           else if (now - lockedAtMs > LOCK_PATIENCE_MS) await settle(lock);
         }
-        if (now - waiting.calledAtMs > answerTimeoutMs || this.#ended !== null) throw error;
+        if (now - waiting.calledAtMs > answerTimeoutMs || this.#queue.ended !== null) throw error;
         await pause(timers, Math.min(50, 1 + 2 ** tries * random()));
         if (error.reason !== LOCKED_REASON) await this.#refresh();
       }
@@ -464,7 +356,8 @@ export class ClusterCommits {
   async #insist(waiting: Waiting | null, act: () => Promise<void>): Promise<void> {
     const { timers, answerTimeoutMs } = this.#options;
     for (;;) {
-      if (this.#ended !== null) throw this.#ended();
+      const { ended } = this.#queue;
+      if (ended !== null) throw ended;
       try {
         await act();
         return;

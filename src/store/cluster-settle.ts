@@ -30,6 +30,9 @@ export function isElsewhere(error: unknown): error is StoreRefusedError {
   );
 }
 
+/** How long another writer's lock may stay before it is taken for left behind. */
+export const LOCK_PATIENCE_MS = 1000;
+
 export function pause(timers: Timers, ms: number): Promise<void> {
   return new Promise((resolve) => {
     timers.after(ms, resolve);

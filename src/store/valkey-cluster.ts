@@ -17,15 +17,23 @@ import {
 } from '../errors.js';
 import { type Logger, silentLogger } from '../options.js';
 import { systemTimers, type Timers } from '../timers.js';
-import { ClusterCommits, LOCK_PATIENCE_MS } from './cluster-commit.js';
-import { clusterFacts, type FoundPart, numberedNotes, readNotes } from './cluster-open.js';
+import { ClusterCommits } from './cluster-commit.js';
+import { readFrames, readHeaders, SlotsDigests } from './cluster-content.js';
+import { clusterFacts, numberedNotes, readNotes } from './cluster-open.js';
+import {
+  dropVectors,
+  findParts,
+  finishClearing,
+  isAlive,
+  nameAlike,
+  settleLocks,
+} from './cluster-opening.js';
 import { ClusterParts, type Part } from './cluster-parts.js';
 import { ClusterReads, partOf, spread } from './cluster-reads.js';
-import { PART } from './cluster-scripts.js';
 import { isElsewhere, pause, settleLeft } from './cluster-settle.js';
 import type { SlotContent } from './inspection.js';
-import { META, partLogKey, partMetaKey } from './layout.js';
-import { keySlot, SLOTS } from './slots.js';
+import { META, partLogKey } from './layout.js';
+import { keySlot } from './slots.js';
 import type {
   AppliedMark,
   Commit,
@@ -43,9 +51,8 @@ import type {
 } from './store.js';
 import type { ValkeyStoreOptions } from './valkey.js';
 import { addressOf, type ValkeyServerOptions } from './valkey-address.js';
-import { finishClearingPart } from './valkey-clear.js';
-import { appliedOf, nodeField } from './valkey-facts.js';
-import { argument, bytesOf, listOf, numberOf, type Reply } from './valkey-link.js';
+import { appliedOf } from './valkey-facts.js';
+import { bytesOf, type Reply } from './valkey-link.js';
 import { parseValkeyUrl } from './valkey-url.js';
 
 /** Writers whose vectors may stand with each part, before those that ended are dropped. */
@@ -135,14 +142,14 @@ export class ValkeyClusterStore implements Store {
     if (problem !== null) throw new ConfigError(problem);
     await parts.adapt();
     await this.#fence(parts, writer);
-    await this.#settleLocks(parts);
-    const found = await this.#find(parts);
-    if (await this.#finishClearing(parts, found)) return null;
+    await settleLocks(parts, this.#writers, this.#timers);
+    const found = await findParts(parts);
+    if (await finishClearing(parts, found)) return null;
     const { facts, complete, vectors } = clusterFacts(found, false);
-    if (await this.#nameAlike(parts, found, facts.dataset)) return null;
+    if (await nameAlike(parts, found, facts.dataset)) return null;
     const commits = this.#commitsOn(parts, writer, facts.applied);
     if (!complete || vectors > MOST_VECTORS) {
-      await this.#dropVectors(parts, found, !complete);
+      await dropVectors(parts, found, !complete);
       await commits.tellMarks(true);
     }
     if (this.#isClosed()) throw new StoppedError();
@@ -174,31 +181,6 @@ export class ValkeyClusterStore implements Store {
     const { facts } = clusterFacts(found, true);
     this.#commits?.learn(facts.applied);
     return facts;
-  }
-
-  /** Goes on with a clearing that has begun; says whether there was one. */
-  async #finishClearing(parts: ClusterParts, found: readonly FoundPart[]): Promise<boolean> {
-    const marked = found.find(({ facts }) => facts.has(META.clearing))?.facts;
-    const mark = marked?.get(META.clearing);
-    if (mark === undefined) return false;
-    const reason = marked?.get(META.dropped)?.split(' ')[1] ?? '';
-    const servers = parts.topology.servers();
-    await Promise.all(
-      parts.all().map(async ({ connection, meta, server }) => {
-        // Those that it hasn't reached yet; one with other data has begun anew.
-        await connection.script('clear', [argument(mark), reason]);
-        await finishClearingPart(connection, meta, mark, servers.get(server)?.slots ?? []);
-      }),
-    );
-    return true;
-  }
-
-  /** Gives all parts one name of the data, where some have lost theirs; says whether it had to. */
-  async #nameAlike(parts: ClusterParts, found: readonly FoundPart[], name: string): Promise<boolean> {
-    const others = found.filter(({ retired, facts }) => !retired && facts.get(META.dataset) !== name);
-    for (const { anchor } of others)
-      await partOf(parts, anchor).connection.call('HSET', [partMetaKey(anchor), META.dataset, name]);
-    return others.length > 0;
   }
 
   #commitsOn(parts: ClusterParts, writer: ByteString, applied: readonly AppliedMark[]): ClusterCommits {
@@ -243,62 +225,6 @@ export class ValkeyClusterStore implements Store {
     if (before !== null)
       await Promise.all(parts.all().map(({ connection }) => connection.script('fence', [before])));
     this.#lastWriter = writer;
-  }
-
-  /** Settles what writers have left behind. */
-  async #settleLocks(parts: ClusterParts): Promise<void> {
-    const seen = new Map<string, number>();
-    for (;;) {
-      const locks = new Set<string>();
-      for (const anchor of parts.anchors) {
-        const { connection } = partOf(parts, anchor);
-        const lock = bytesOf((await connection.call('HGET', [partMetaKey(anchor), PART.lock])) as Reply);
-        if (lock !== null) locks.add(lock);
-      }
-      if (locks.size === 0) return;
-      const now = performance.now();
-      for (const lock of locks) {
-        const since = seen.get(lock) ?? now;
-        seen.set(lock, since);
-        const own = this.#writers.has(lock.slice(0, lock.indexOf('|')));
-        if (own || now - since > LOCK_PATIENCE_MS) await settleLeft(parts, lock, this.#timers);
-      }
-      await pause(this.#timers, 20);
-    }
-  }
-
-  /** The hashes of facts of all anchors; those in use come first. */
-  async #find(parts: ClusterParts): Promise<FoundPart[]> {
-    const used = parts.all();
-    const found = await Promise.all(
-      used.map(async ({ anchor, meta, connection }) => ({
-        anchor,
-        retired: false,
-        facts: factsIn((await connection.call('HGETALL', [meta])) as Reply),
-        info: connection.session!.info,
-      })),
-    );
-    for (const anchor of parts.anchors) {
-      if (used.some((part) => part.anchor === anchor)) continue;
-      const { connection } = partOf(parts, anchor);
-      const facts = factsIn((await connection.call('HGETALL', [partMetaKey(anchor)])) as Reply);
-      found.push({ anchor, retired: true, facts, info: connection.session!.info });
-    }
-    return found;
-  }
-
-  /** Drops vectors: all, or those of writers that have ended. */
-  async #dropVectors(parts: ClusterParts, found: readonly FoundPart[], all: boolean): Promise<void> {
-    for (const { anchor, facts } of found) {
-      const ended = [...facts.keys()].filter(
-        (field) =>
-          field.startsWith(META.writerPrefix) &&
-          field.endsWith(PART.vectorSuffix) &&
-          (all || !facts.has(field.slice(0, -PART.vectorSuffix.length))),
-      );
-      if (ended.length === 0) continue;
-      await partOf(parts, anchor).connection.call('HDEL', [partMetaKey(anchor), ...ended]);
-    }
   }
 
   #note(problem: string): void {
@@ -407,7 +333,7 @@ export class ValkeyClusterStore implements Store {
   async retire(peerId: string, silentMs: number): Promise<boolean> {
     const { parts } = this.#open();
     const alive = await this.#read(null, () =>
-      Promise.all(parts.all().map((part) => this.#isAlive(part, peerId, silentMs))),
+      Promise.all(parts.all().map((part) => isAlive(part, peerId, silentMs))),
     );
     if (alive.some(Boolean)) return false;
     let all = true;
@@ -415,25 +341,6 @@ export class ValkeyClusterStore implements Store {
       if (!(await connection.retire(peerId, silentMs))) all = false;
     });
     return all;
-  }
-
-  /** Says whether a node has given a sign of life on a part. */
-  async #isAlive({ connection, meta }: Part, peerId: string, silentMs: number): Promise<boolean> {
-    const record = bytesOf(
-      (await connection.call('HGET', [meta, argument(nodeField(peerId) as ByteString)])) as Reply,
-    );
-    const writer = record?.split(' ').at(-1);
-    if (writer === undefined) return false;
-    const [used, [seconds]] = await Promise.all([
-      connection.call('HGET', [meta, argument(writer as ByteString)]),
-      connection.call('TIME', []).then((reply) => listOf(reply as Reply)),
-    ]);
-    const usedS = Number(
-      bytesOf(used as Reply)
-        ?.split(':')
-        .at(-1) ?? 0,
-    );
-    return usedS + silentMs / 1000 > numberOf(seconds);
   }
 
   /** The notes that count are those with the highest number; who replaces them is settled at the first part. */
@@ -488,31 +395,8 @@ export class ValkeyClusterStore implements Store {
     return this.#open().commits.commit(commit);
   }
 
-  async readFrames(replica: ReplicaId, fromNumber: number, maxBytes: number): Promise<LoggedFrame[]> {
-    return this.#read(null, async (parts) => {
-      const frames: LoggedFrame[] = [];
-      let bytes = 0;
-      let from = fromNumber;
-      for (;;) {
-        // Each log may end early, so what is certain to have no gaps ends with the first that does.
-        const lists = await Promise.all(
-          [...parts.anchors].map((anchor) =>
-            partOf(parts, anchor).content.readFrames(partLogKey(anchor, replica), replica, from, maxBytes),
-          ),
-        );
-        const ends = lists.flatMap((list) => (list.length > 0 ? [list.at(-1)!.number] : []));
-        if (ends.length === 0) return frames;
-        const through = Math.min(...ends);
-        const some = lists.flat().filter(({ number }) => number <= through);
-        for (const frame of some.sort((one, two) => one.number - two.number)) {
-          if (frame.number < from) continue;
-          bytes += frame.bytes.length;
-          if (frames.length > 0 && bytes > maxBytes) return frames;
-          frames.push(frame);
-        }
-        from = through + 1;
-      }
-    });
+  readFrames(replica: ReplicaId, fromNumber: number, maxBytes: number): Promise<LoggedFrame[]> {
+    return this.#read(null, (parts) => readFrames(parts, replica, fromNumber, maxBytes));
   }
 
   async trimLog(replica: ReplicaId, throughNumber: number): Promise<void> {
@@ -527,55 +411,13 @@ export class ValkeyClusterStore implements Store {
   }
 
   async digests(): Promise<Map<number, number>> {
-    const digests = new Map<number, number>();
-    let left: number[] = Array.from({ length: SLOTS }, (_, slot) => slot);
-    await this.#read(null, async (parts) => {
-      const groups = new Map<Part, number[]>();
-      for (const slot of left) {
-        const part = partOf(parts, slot);
-        const some = groups.get(part);
-        if (some === undefined) groups.set(part, [slot]);
-        else some.push(slot);
-      }
-      left = [];
-      await Promise.all(
-        [...groups].map(async ([part, slots]) => {
-          for (const [slot, digest] of await part.content.digests(slots)) {
-            if (digest < 0) left.push(slot);
-            else digests.set(slot, digest);
-          }
-        }),
-      );
-      if (left.length > 0)
-        throw new StoreRefusedError(`TRYAGAIN slot ${left[0]} is being moved`, { reason: 'MOVED' });
-    });
-    return new Map([...digests].sort(([one], [two]) => one - two));
+    const digests = new SlotsDigests();
+    await this.#read(null, (parts) => digests.read(parts));
+    return digests.found();
   }
 
   headers(slots: readonly number[], maxBytes: number): Promise<[ByteString, ByteString][][]> {
-    return this.#read(slots, async (parts) => {
-      const lists = new Map<number, [ByteString, ByteString][]>();
-      await spread(
-        parts,
-        slots.slice(0, 2048),
-        (slot) => slot,
-        async (part, some) => {
-          for (const [i, list] of (await part.content.headers(some, maxBytes)).entries())
-            lists.set(some[i]!, list);
-          return [];
-        },
-      );
-      const whole: [ByteString, ByteString][][] = [];
-      let bytes = 0;
-      for (const slot of slots) {
-        const list = lists.get(slot);
-        if (list === undefined) break;
-        whole.push(list);
-        for (const [key, header] of list) bytes += key.length + header.length;
-        if (bytes >= maxBytes) break;
-      }
-      return whole;
-    });
+    return this.#read(slots, (parts) => readHeaders(parts, slots, maxBytes));
   }
 
   slotContent(slot: number): Promise<SlotContent> {
@@ -675,12 +517,4 @@ export class ValkeyClusterStore implements Store {
   count(): Promise<number> {
     return this.#read(null, (parts) => new ClusterReads(parts).count());
   }
-}
-
-function factsIn(reply: Reply): Map<string, ByteString> {
-  const flat = listOf(reply);
-  const facts = new Map<string, ByteString>();
-  for (let i = 0; i < flat.length; i += 2)
-    facts.set(bytesOf(flat[i]) ?? '', bytesOf(flat[i + 1]) ?? ('' as ByteString));
-  return facts;
 }
