@@ -9,6 +9,7 @@
  */
 import type { ByteString } from './bytes.js';
 import { uncovered } from './counter.js';
+import type { Dot } from './dot.js';
 import type { KeyState } from './key-state.js';
 import { winningType } from './key-state.js';
 import type { Dots } from './or-set.js';
@@ -85,17 +86,20 @@ export function storedDigest(key: ByteString, bytes: ByteString): number {
   return finish();
 }
 
+/** The digest of a register that holds a value, named by its dot. */
+export function registerDigest(key: ByteString, { stamp, replica }: Dot): number {
+  begin(1, key);
+  hashNumber(stamp);
+  hashText(replica);
+  return finish();
+}
+
 /** The digest of everything in a key but the members of its set: string, deadlines. 0 when nothing lives. */
 export function bodyDigest(key: ByteString, state: KeyState): number {
   let sum = 0;
   const { string, expiry, values } = state;
   if (string !== null && isStringLive(string)) {
-    if (isPresent(string.register)) {
-      begin(1, key);
-      hashNumber(string.register.stamp);
-      hashText(string.register.replica);
-      sum = finish();
-    }
+    if (isPresent(string.register)) sum = registerDigest(key, string.register);
     if (string.counter !== null) {
       for (const [replica, { since }] of string.counter.counts) {
         const { p, n } = uncovered(string.counter, replica);

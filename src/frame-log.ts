@@ -1,7 +1,6 @@
 /** Keeps this node's own frame log in the store bounded: the oldest frames go first, by bytes, and once every member has them. */
 import type { ReplicaId } from '../crdts/dot.js';
-import type { Frame } from './replica/frame.js';
-import type { Store } from './store/store.js';
+import type { LoggedFrame, Store } from './store/store.js';
 
 export class FrameLog {
   readonly #store: Store;
@@ -16,7 +15,7 @@ export class FrameLog {
   }
 
   /** A frame was logged, at a Unix time in milliseconds. */
-  add(frame: Frame, atMs: number): void {
+  add(frame: LoggedFrame, atMs: number): void {
     this.#frames.push({ number: frame.number, bytes: frame.bytes.length, atMs });
     this.#bytes += frame.bytes.length;
     if (this.#bytes <= this.#maxBytes) return;

@@ -12,7 +12,7 @@ import { type CheckedOptions, checkOptions } from './node-options.js';
 import { nodeStatus } from './node-status.js';
 import type { NodeOptions } from './options.js';
 import type { Conflict } from './replica/conflicts.js';
-import type { KeyRecord } from './replica/key-record.js';
+import type { CachedKey } from './replica/key-cache.js';
 import { KeyRules } from './replica/key-rules.js';
 import { Replica } from './replica/replica.js';
 import { epochOf, identityIn, startReplicaId } from './replica-identity.js';
@@ -30,7 +30,7 @@ import type { VerifyOptions, VerifyReport } from './verify/report.js';
 /** What the parts of a node tell its owner. */
 export interface NodeListener {
   /** Keys were changed: as they are now, and whether by this node's own operations. */
-  onChanges(records: Iterable<KeyRecord>, local: boolean): void;
+  onChanges(records: Iterable<CachedKey>, local: boolean): void;
   /** Says whether it wants to hear of changes. */
   wantsChanges(): boolean;
   onConflict(conflict: Conflict): void;
@@ -131,13 +131,9 @@ export class NodeCore implements Engine {
             this.#sync.applied(frames);
             this.#loading.check();
           },
-          onChanges: (changes, local) => {
-            this.#sync.changed(changes);
-            if (!listener.wantsChanges()) return;
-            listener.onChanges(
-              Array.from(changes.values(), ({ record }) => record),
-              local,
-            );
+          onChanges: (changed, local) => {
+            this.#sync.changed(changed);
+            if (listener.wantsChanges()) listener.onChanges(changed, local);
           },
           onStale: () => this.#sync.refresh(),
           onUndone: (keys) => this.#sync.undone(keys),

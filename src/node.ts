@@ -214,11 +214,11 @@ export async function createNode(options: NodeOptions): Promise<MeshNode> {
   const core: NodeCore = await NodeCore.start(options, {
     wantsChanges: () => events.listenerCount('change') > 0,
     onChanges(records, local) {
-      for (const record of records) {
+      for (const { key, state } of records) {
         emit('change', {
-          key: text(record.key),
-          keyBytes: toUint8Array(record.key),
-          type: winningType(record.state),
+          key: text(key),
+          keyBytes: toUint8Array(key),
+          type: winningType(state),
           origin: local ? 'local' : 'remote',
         });
       }

@@ -11,7 +11,7 @@ import { setType } from '../crdts/or-set.js';
 import { valuesType } from '../crdts/policy.js';
 import { UNLOADED } from '../crdts/register.js';
 import { stringType } from '../crdts/string-key.js';
-import { decodeFrame, encodeFrame, FRAME_VERSION } from '../src/replica/frame.js';
+import { decodeFrame, encodeFrame, FRAME_VERSION, keysOf } from '../src/replica/frame.js';
 import {
   addEntries,
   decodeEntry,
@@ -22,6 +22,8 @@ import {
   type KeyRecord,
 } from '../src/replica/key-record.js';
 import { pack, packBytes, unpack } from '../src/replica/msgpack.js';
+import { plainHeader, readPlainHeader } from '../src/replica/plain-headers.js';
+import { PlainRecord } from '../src/replica/plain-record.js';
 import { decodeStateAnswer, encodeStateAnswer } from '../src/sync/state-answers.js';
 import { check } from './support/crdt-runs.js';
 
@@ -138,9 +140,10 @@ test('frames come back as they were, whatever the bytes in them', () => {
         keys,
       });
       const back = decodeFrame(frame.bytes, MAX);
-      assert.deepEqual(back, frame);
-      assert.equal(Buffer.compare(encodeFrame(back).bytes, frame.bytes), 0);
-      assert.equal(Buffer.compare(pack(writeFrame(frame)), frame.bytes), 0, 'as written from a tree');
+      assert.deepEqual({ ...back, deltas: keysOf(back) }, frame);
+      const again = { ...back, keys: keysOf(back) };
+      assert.equal(Buffer.compare(encodeFrame(again).bytes, frame.bytes), 0);
+      assert.equal(Buffer.compare(pack(writeFrame(again)), frame.bytes), 0, 'as written from a tree');
     }),
   );
 });
@@ -157,9 +160,55 @@ test('a frame of plain writes has the bytes that the codec gives its tree', () =
         return [key, { ...emptyKeyState(), touched: stamp, string: { register, counter: null } }] as const;
       });
       const frame = encodeFrame({ replica: 'a.1', number: 300, stamp, deps: new Map(), full: false, keys });
-      assert.equal(Buffer.compare(pack(writeFrame(frame)), frame.bytes), 0);
+      assert.equal(Buffer.compare(pack(writeFrame({ ...frame, keys })), frame.bytes), 0);
     }),
   );
+});
+
+test('the header of a plain string comes back, and is short', () => {
+  const epoch = fc.nat(2 ** 47).map((ms) => ms.toString(36));
+  const replica = fc.tuple(fc.stringMatching(/^[0-9a-z]{8}$/), epoch).map(([id, began]) => `${id}.${began}`);
+  const behind = fc.oneof(fc.nat(300), fc.nat(70_000), fc.nat(2 ** 28 - 1));
+  check(
+    300,
+    fc.property(
+      fc.integer({ min: 2 ** 41, max: 2 ** 53 - 1 }),
+      behind,
+      replica,
+      fc.boolean(),
+      (stamp, distance, id, deleted) => {
+        const origin = { replica: id, stamp };
+        const header = plainHeader(origin, distance, deleted)!;
+        assert.deepEqual(readPlainHeader(header), { origin, behind: distance, deleted });
+        assert.ok(header.length <= 24 && (distance > 127 || header.length === 21));
+        const record = PlainRecord.fromHeader(utf8('k'), header)!;
+        assert.equal(record.header, header);
+        const back = decodeRecord(utf8('k'), { header, value: utf8('v'), entries: new Map() }, ALL);
+        const value = deleted ? null : utf8('v');
+        assert.deepEqual(back.state.string?.register, { replica: id, stamp: stamp - distance, value });
+        assert.equal(back.state.touched, stamp);
+        assert.equal(encodeHeader(back), header);
+      },
+    ),
+  );
+});
+
+test('replica ids of another form stand in a header of the other form; damaged headers are a DecodeError', () => {
+  for (const id of ['a.1', 'abcdefgh.01', 'abcdefgh.', 'ABCDEFGH.1', `abcdefgh.${'z'.repeat(10)}`])
+    assert.equal(plainHeader({ replica: id, stamp: 5000 }, 1, false), null, id);
+  const good = plainHeader({ replica: 'abcdefgh.1', stamp: 2 ** 40 }, 300, false)!;
+  const bad = [
+    good.slice(0, 20),
+    good.slice(0, -1),
+    `${good}\x00`,
+    `${good.slice(0, 20)}\x80\x00`,
+    `${good.slice(0, 20)}\xff\xff\xff\xff\x01`,
+    `\x01\xff${good.slice(2)}`,
+    `${good.slice(0, 8)}\xff${good.slice(9)}`,
+    `\x01${'\x00'.repeat(7)}${good.slice(8)}`,
+  ] as ByteString[];
+  for (const header of bad)
+    assert.throws(() => readPlainHeader(header), { code: 'DECODE' }, JSON.stringify(header));
 });
 
 test('the header of a plain string has the bytes that the codec gives its tree', () => {

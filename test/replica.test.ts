@@ -6,7 +6,7 @@ import { emptyKeyState, type KeyState } from '../crdts/key-state.js';
 import { stampAt } from '../crdts/stamp.js';
 import { stringType } from '../crdts/string-key.js';
 import { StoreRefusedError, StoreResetError } from '../src/errors.js';
-import { decodeFrame, encodeFrame, type Frame } from '../src/replica/frame.js';
+import { decodeFrame, encodeFrame, type Frame, keyOf, keysOf } from '../src/replica/frame.js';
 import { MemoryDataset } from '../src/store/memory-dataset.js';
 import type { AppliedMark } from '../src/store/store.js';
 import { add, get, increment, on, type ReplicaWorld, replicaWorld, set } from './support/replica-world.js';
@@ -27,8 +27,8 @@ function frameOf(replica: string, number: number, key: string, value: string): F
 /** A frame that can't be merged: the codec would never let it through. */
 function poison(replica: string, number: number): Frame {
   const frame = frameOf(replica, number, 'poison', 'x');
-  const broken = { ...frame.keys[0]![1], string: {} } as unknown as KeyState;
-  return { ...frame, keys: [[utf8('poison'), broken]] };
+  const broken = { ...keysOf(frame)[0]![1], string: {} } as unknown as KeyState;
+  return { ...frame, deltas: [[utf8('poison'), broken]] };
 }
 
 function merge(world: ReplicaWorld, ...frames: Frame[]): Promise<Error | null> {
@@ -278,10 +278,7 @@ test('an operation that throws after a change leaves no trace, and is told in it
   assert.deepEqual(world.told, ['gate', 'before', 'half', 'after']);
   assert.deepEqual(await stringsOf(world, 'half', 'n'), [null, '2']);
   assert.equal(world.frames.length, 2);
-  assert.deepEqual(
-    world.frames[1]!.keys.map(([key]) => key),
-    ['n'],
-  );
+  assert.deepEqual(world.frames[1]!.deltas.map(keyOf), ['n']);
 });
 
 test('an operation that throws before any change is told its own error, beside its batch', async () => {
@@ -550,6 +547,33 @@ test('frames that were being loaded when a commit was refused stay behind those 
     ['k', 'other'],
     'in their order: a set would take what comes late for removed',
   );
+});
+
+test('a plain write and then more to the same key, in one batch, is one frame that says both', async () => {
+  const world = await replicaWorld();
+  const set = (value: string, expiry: 'clear' | number) =>
+    world.submit({
+      needs: [{ key: utf8('k'), blind: true }],
+      run: (tx) => tx.set(utf8('k'), utf8(value), expiry),
+    });
+  const deadline = world.timers.now() + 60_000;
+  const told = [set('a', 'clear'), set('b', deadline), set('c', 'clear'), set('d', 'clear')];
+  await world.settle();
+  assert.deepEqual(
+    (await Promise.all(told)).map(({ error }) => error),
+    [null, null, null, null],
+  );
+  assert.equal(world.frames.length, 1);
+  assert.deepEqual(world.frames[0]!.deltas.map(keyOf), ['k']);
+  assert.deepEqual(await stringsOf(world, 'k'), ['d']);
+  const again = [set('e', 'clear'), set('f', deadline)];
+  await world.settle();
+  assert.deepEqual(
+    (await Promise.all(again)).map(({ error }) => error),
+    [null, null],
+  );
+  assert.deepEqual(await stringsOf(world, 'k'), ['f']);
+  assert.deepEqual(await world.timers.runToEnd(world.store.deadlines([utf8('k')])), [deadline]);
 });
 
 test('keys that surely are new are written without being loaded; a wrong guess is found out, and harms nothing', async () => {

@@ -161,7 +161,7 @@ function frame(replica: ReplicaId, number: number, deps: Record<ReplicaId, numbe
     stamp: 10 * number,
     deps: new Map(Object.entries(deps)),
     full: false,
-    keys: [],
+    deltas: [],
     bytes,
   };
 }

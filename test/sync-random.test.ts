@@ -9,7 +9,7 @@ import { keyDigest } from '../crdts/digest.js';
 import { emptyKeyState, type KeyState, mergeKeyState } from '../crdts/key-state.js';
 import { covers } from '../crdts/version-vector.js';
 import { CausalDelivery } from '../src/replica/causal-delivery.js';
-import { decodeFrame, type Frame } from '../src/replica/frame.js';
+import { decodeFrame, type Frame, keysOf } from '../src/replica/frame.js';
 import type { RemoteItem } from '../src/replica/remote-batch.js';
 import { missingSince, readStates, totalDigest } from '../src/sync/state-transfer.js';
 import { TouchedKeys } from '../src/sync/touched-keys.js';
@@ -124,7 +124,7 @@ class World {
     const states = new Map<ByteString, KeyState>();
     for (const frame of [...this.#frames].sort((a, b) => a.stamp - b.stamp)) {
       if (!upTo(frame)) continue;
-      for (const [key, delta] of frame.keys) {
+      for (const [key, delta] of keysOf(frame)) {
         const state = states.get(key) ?? emptyKeyState();
         states.set(key, state);
         mergeKeyState(state, delta);

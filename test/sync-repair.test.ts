@@ -270,7 +270,7 @@ test('frames that are held back behind a hole are served too', async () => {
   await store.open();
   const delivery = new CausalDelivery(1_000_000, () => false);
   for (const number of [5, 3, 4, 9]) {
-    const head = { replica: 'a.1', number, stamp: number, deps: new Map(), full: false, keys: [] };
+    const head = { replica: 'a.1', number, stamp: number, deps: new Map(), full: false, deltas: [] };
     assert.equal(delivery.offer({ ...head, bytes: Uint8Array.of(number) }), 'held');
   }
   const recent = new RecentFrames(1000);

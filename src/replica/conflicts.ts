@@ -1,11 +1,11 @@
 /** Conflicts: which concurrent write lost, to which, and why. Reported, never decided here: the joins decide. */
 import type { ByteString } from '../../crdts/bytes.js';
 import { compareDots, type Dot, type ReplicaId } from '../../crdts/dot.js';
+import type { FrameHead } from '../../crdts/frame-wire.js';
 import type { KeyState } from '../../crdts/key-state.js';
 import { siblingsOf } from '../../crdts/policy.js';
 import { type Register, UNLOADED } from '../../crdts/register.js';
 import { covers, mergeVectors, type VersionVector } from '../../crdts/version-vector.js';
-import type { Frame } from './frame.js';
 import type { KeyRules } from './key-rules.js';
 
 /** One side of a conflict. */
@@ -31,7 +31,7 @@ export class Knowledge {
   readonly #seen = new Map<ReplicaId, VersionVector>();
 
   /** Takes in a frame that is applied now; frames of one replica come in their order. */
-  learn(frame: Frame): void {
+  learn(frame: FrameHead): void {
     const seen = this.#seen.get(frame.replica);
     if (frame.full) this.#seen.set(frame.replica, new Map(frame.deps));
     else if (seen !== undefined) mergeVectors(seen, frame.deps);

@@ -1,17 +1,35 @@
 /** Frames as bytes: the unit that is logged and gossiped. Their form is told in crdts/frame-wire.ts; the codec is msgpack. */
-import { FRAME_VERSION, type FrameContent, readFrame } from '../../crdts/frame-wire.js';
+import type { ByteString } from '../../crdts/bytes.js';
+import { readFrameBytes } from '../../crdts/frame-bytes.js';
+import { FRAME_VERSION, type FrameContent, type FrameHead } from '../../crdts/frame-wire.js';
 import type { KeyState } from '../../crdts/key-state.js';
 import { writeKeyState } from '../../crdts/key-wire.js';
 import { type Register, UNLOADED } from '../../crdts/register.js';
+import type { Stamp } from '../../crdts/stamp.js';
 import { WireWriter } from '../../crdts/wire.js';
 import { pack, unpack } from './msgpack.js';
 import { MsgpackWriter } from './msgpack-writer.js';
+import { deltasOfPlain, type FrameDelta, keyStateOf, PlainWrite } from './plain-delta.js';
 
 export { FRAME_VERSION } from '../../crdts/frame-wire.js';
 
 /** A frame and its bytes. */
-export interface Frame extends FrameContent {
+export interface Frame extends FrameHead {
+  /** One for each key. */
+  readonly deltas: readonly FrameDelta[];
   readonly bytes: Uint8Array;
+}
+
+/** The key of a delta. */
+export function keyOf(delta: FrameDelta): ByteString {
+  return delta instanceof PlainWrite ? delta.key : delta[0];
+}
+
+/** The deltas of a frame as key states. */
+export function keysOf({ deltas }: Pick<Frame, 'deltas'>): (readonly [ByteString, KeyState])[] {
+  return deltas.map((delta) =>
+    delta instanceof PlainWrite ? ([delta.key, keyStateOf(delta)] as const) : delta,
+  );
 }
 
 const EMPTY_ARRAY_BYTES = 1;
@@ -22,22 +40,27 @@ const keys = new MsgpackWriter();
 
 /** Encodes a frame: the bytes of what writeFrame gives. Keys come first, since only then the table of replicas is complete. */
 export function encodeFrame(frame: FrameContent): Frame {
+  const { keys: deltas, ...head } = frame;
+  return { ...head, deltas, bytes: frameBytes(frame, []) };
+}
+
+/** A write that is all there is to say of its key. */
+export interface WrittenKey {
+  readonly record: { readonly key: ByteString };
+  readonly stamp: Stamp;
+  readonly value: ByteString | null;
+}
+
+/** The bytes of a frame that writes some keys, made by its own replica, and besides says what `keys` says. */
+export function frameBytes(frame: FrameContent, written: readonly WrittenKey[]): Buffer {
   const writer = new WireWriter(frame.stamp, [frame.replica]);
   keys.reset();
-  keys.array(frame.keys.length);
+  keys.array(written.length + frame.keys.length);
+  for (const { record, stamp, value } of written) writePlain(record.key, frame.stamp - stamp, value);
   for (const [key, delta] of frame.keys) {
-    const write = plainWrite(delta, frame);
+    const write = plainRegister(delta, frame);
     if (write !== null) {
-      // [key, 1, [[distance, 0, value]]]: most keys, so they are written without a tree.
-      keys.byte(0x93);
-      keys.byteString(key);
-      keys.byte(1);
-      keys.byte(0x91);
-      keys.byte(0x93);
-      keys.integer(frame.stamp - write.stamp);
-      keys.byte(0);
-      if (typeof write.value === 'string') keys.byteString(write.value);
-      else keys.byte(NULL);
+      writePlain(key, frame.stamp - write.stamp, write.value as ByteString | null);
     } else {
       const tree: unknown[] = [writer.bytes(key)];
       writeKeyState(delta, writer, tree);
@@ -52,11 +75,24 @@ export function encodeFrame(frame: FrameContent): Frame {
   const bytes = Buffer.allocUnsafeSlow(at + body.length);
   head.copy(bytes, 0, 0, at);
   body.copy(bytes, at);
-  return { ...frame, bytes };
+  return bytes;
+}
+
+/** [key, 1, [[distance, 0, value]]]: most keys, so they are written without a tree. */
+function writePlain(key: ByteString, distance: number, value: ByteString | null): void {
+  keys.byte(0x93);
+  keys.byteString(key);
+  keys.byte(1);
+  keys.byte(0x91);
+  keys.byte(0x93);
+  keys.integer(distance);
+  keys.byte(0);
+  if (value !== null) keys.byteString(value);
+  else keys.byte(NULL);
 }
 
 /** The register of a delta that says nothing but that the frame's own replica wrote a string, or deleted it, just now. */
-function plainWrite(delta: KeyState, { replica, stamp }: FrameContent): Register | null {
+function plainRegister(delta: KeyState, { replica, stamp }: FrameContent): Register | null {
   const { string, set, values, expiry } = delta;
   if (string === null || set !== null || values !== null || expiry !== null || string.counter !== null)
     return null;
@@ -70,5 +106,8 @@ function plainWrite(delta: KeyState, { replica, stamp }: FrameContent): Register
  * Throws DecodeError when the bytes are not a frame, or one of another version.
  */
 export function decodeFrame(bytes: Uint8Array, maxValueBytes: number): Frame {
-  return { ...readFrame(unpack(bytes), maxValueBytes), bytes };
+  const frame = readFrameBytes(bytes, maxValueBytes, unpack);
+  const { replica, number, stamp, deps, full, keys: others } = frame;
+  const deltas = 'plain' in frame ? [...deltasOfPlain(frame.plain), ...others] : others;
+  return { replica, number, stamp, deps, full, deltas, bytes };
 }

@@ -7,9 +7,10 @@
 import type { ByteString } from '../../crdts/bytes.js';
 import { UNLOADED } from '../../crdts/register.js';
 import { type KeyRecord, standsInHeader } from './key-record.js';
+import { MAX_CACHED_VALUE_BYTES, PlainRecord } from './plain-record.js';
 
-/** Strings up to this many bytes stay with their record; longer ones stay in the store. */
-const MAX_CACHED_VALUE_BYTES = 256;
+/** What is in memory of a key. */
+export type CachedKey = KeyRecord | PlainRecord;
 
 /** Headers up to this many bytes stay; they hold the values that aren't native: siblings, and what another type hides. */
 const MAX_CACHED_HEADER_BYTES = 16 * 1024;
@@ -18,10 +19,12 @@ const MAX_CACHED_HEADER_BYTES = 16 * 1024;
 const MAX_CACHED_MEMBERS = 4096;
 
 export class KeyCache {
-  readonly #records = new Map<ByteString, KeyRecord>();
+  readonly #records = new Map<ByteString, CachedKey>();
   readonly #maxKeys: number;
+  /** Where eviction goes on: a walk that began anew each time would pass all that was evicted before. */
+  #hand: Iterator<CachedKey> | null = null;
 
-  /** @param maxKeys how many records are kept. Each takes about 1 KiB, one with a cached set up to 1 MiB. */
+  /** @param maxKeys how many records are kept. A plain string's takes about 200 bytes, others about 1 KiB, one with a cached set up to 1 MiB. */
   constructor(maxKeys: number) {
     this.#maxKeys = maxKeys;
   }
@@ -30,13 +33,13 @@ export class KeyCache {
     return this.#records.size;
   }
 
-  get(key: ByteString): KeyRecord | undefined {
+  get(key: ByteString): CachedKey | undefined {
     const record = this.#records.get(key);
     if (record !== undefined) record.used = true;
     return record;
   }
 
-  set(record: KeyRecord): void {
+  set(record: CachedKey): void {
     this.#records.set(record.key, record);
   }
 
@@ -51,7 +54,8 @@ export class KeyCache {
   }
 
   /** Lets go of what a record needn't hold, once a batch is done with it. */
-  release(record: KeyRecord): void {
+  release(record: CachedKey): void {
+    if (record instanceof PlainRecord) return;
     const { string, set } = record.state;
     const members = set?.entries.size ?? 0;
     if (members > MAX_CACHED_MEMBERS || (record.header?.length ?? 0) > MAX_CACHED_HEADER_BYTES) {
@@ -63,17 +67,26 @@ export class KeyCache {
     if (typeof value === 'string' && value.length > MAX_CACHED_VALUE_BYTES) {
       string.register.value = UNLOADED;
     }
+    // One object holds the same, where that is all; but not if the header is of the form of an older release.
+    const plain = record.nativeMissing ? null : PlainRecord.fromState(record.key, record.state);
+    if (plain?.header === record.header && this.#records.get(record.key) === record)
+      this.#records.set(record.key, plain!);
   }
 
   /** Evicts down to the bound. */
   trim(): void {
-    for (const [key, record] of this.#records) {
-      if (this.#records.size <= this.#maxKeys) return;
-      this.#records.delete(key);
-      if (record.used) {
-        record.used = false;
-        this.#records.set(key, record);
+    while (this.#records.size > this.#maxKeys) {
+      this.#hand ??= this.#records.values();
+      const next = this.#hand.next();
+      if (next.done === true) {
+        this.#hand = null;
+        continue;
       }
+      const record = next.value;
+      this.#records.delete(record.key);
+      if (!record.used) continue;
+      record.used = false;
+      this.#records.set(record.key, record);
     }
   }
 }

@@ -3,8 +3,9 @@ import type { ByteString } from '../../crdts/bytes.js';
 import { UNLOADED } from '../../crdts/register.js';
 import type { LoadedKey, LoadRequest, Store } from '../store/store.js';
 import type { BlindWrites } from './blind-writes.js';
-import type { KeyCache } from './key-cache.js';
-import { addEntries, decodeRecord, emptyRecord, type KeyRecord } from './key-record.js';
+import type { CachedKey, KeyCache } from './key-cache.js';
+import { addEntries, decodeRecord, type KeyRecord, recordOf } from './key-record.js';
+import { PlainRecord } from './plain-record.js';
 
 /** What a batch needs of one key. */
 export interface Want {
@@ -17,19 +18,26 @@ export interface Want {
 
 export type Wants = Map<ByteString, Want>;
 
+/** A key of which nothing must be known: most are, so they share this one. Never changed. */
+const BLIND: Want = { value: false, whole: false, members: null, blind: true };
+
+/** Adds a key of which nothing must be known. */
+export function wantBlind(wants: Wants, key: ByteString): void {
+  if (!wants.has(key)) wants.set(key, BLIND);
+}
+
 /** Adds to what is wanted of a key. */
 export function want(
   wants: Wants,
   key: ByteString,
   value: boolean,
   members: Iterable<ByteString> | 'all' | undefined,
-  blind = false,
 ): void {
   let wanted = wants.get(key);
-  if (wanted === undefined) {
-    wanted = { value: false, whole: false, members: null, blind };
+  if (wanted === undefined || wanted === BLIND) {
+    wanted = { value: false, whole: false, members: null, blind: false };
     wants.set(key, wanted);
-  } else if (!blind) wanted.blind = false;
+  }
   if (value) wanted.value = true;
   if (members === 'all') wanted.whole = true;
   else if (members !== undefined) {
@@ -55,26 +63,28 @@ function missing(record: KeyRecord | undefined, wanted: Want): Omit<LoadRequest,
 }
 
 /**
- * Brings every wanted key's record, complete as wanted, into `records` (and the cache). Where `blind` lets it, an unknown key's
- * is a guess, in `records` alone; gives the guessed keys. Rejects as the store does.
+ * Brings every wanted key's record, complete as wanted, into `records` (and the cache). Where nothing must be known of a key, a plain
+ * record will do; and where `blind` lets it, an unknown key's is a guess, in `records` alone. Gives the guesses. Rejects as the store does.
  */
 export async function loadKeys(
   store: Store,
   cache: KeyCache,
   wants: Wants,
-  records: Map<ByteString, KeyRecord>,
+  records: Map<ByteString, CachedKey>,
   blind: BlindWrites | null = null,
-): Promise<readonly ByteString[]> {
+): Promise<readonly PlainRecord[]> {
   const requests: LoadRequest[] = [];
-  const guessed: ByteString[] = [];
+  const guessed: PlainRecord[] = [];
   const guess = blind?.allowed === true;
   for (const [key, wanted] of wants) {
-    const record = cache.get(key);
-    if (record === undefined && wanted.blind && guess) {
-      guessed.push(key);
-      records.set(key, emptyRecord(key));
+    const found = cache.get(key);
+    if (wanted.blind && (found !== undefined || guess)) {
+      const record = found ?? new PlainRecord(key);
+      if (found === undefined) guessed.push(record as PlainRecord);
+      records.set(key, record);
       continue;
     }
+    const record = found === undefined ? undefined : whole(cache, found);
     const lacks = missing(record, wanted);
     if (lacks === null) records.set(key, record!);
     else requests.push({ key, ...lacks });
@@ -85,14 +95,22 @@ export async function loadKeys(
   for (const [i, request] of requests.entries()) {
     const answer = loaded[i]!;
     const { key } = request;
+    const wanted = wants.get(key)!;
+    const plain = wanted.blind ? PlainRecord.fromHeader(key, answer.header) : null;
+    if (plain !== null) {
+      cache.set(plain);
+      records.set(key, plain);
+      continue;
+    }
     const asked = parts(request);
-    let record = cache.get(key);
+    const found = cache.get(key);
+    let record = found === undefined ? undefined : whole(cache, found);
     if (record === undefined || record.header !== answer.header) {
       // Not known, or another node on the same Valkey has written it.
       record = decodeRecord(key, answer, asked);
       cache.set(record);
       // A record that was replaced knew some members that weren't asked for again.
-      const lacks = missing(record, wants.get(key)!);
+      const lacks = missing(record, wanted);
       if (lacks !== null) complete(record, (await store.load([{ key, ...lacks }]))[0]!, parts(lacks));
     } else {
       complete(record, answer, asked);
@@ -100,6 +118,14 @@ export async function loadKeys(
     records.set(key, record);
   }
   return guessed;
+}
+
+/** The record of a key that more is wanted of than a plain one can give; it takes its place in the cache. */
+function whole(cache: KeyCache, found: CachedKey): KeyRecord {
+  if (!(found instanceof PlainRecord)) return found;
+  const record = recordOf(found);
+  cache.set(record);
+  return record;
 }
 
 /** Tells of the keys that might have been guessed whether they were there. */

@@ -4,7 +4,7 @@
  * A string's bytes stay native in the store, so the header holds them only where the native value is something else, or
  * may go: when increments add to them, when another type hides them, or when the key has a deadline. A record may know part of a set: the members it loaded.
  *
- * Header, positional: [touched, replicas, tag, body, …]
+ * The header of a plain string is told in plain-headers.ts. All others, positional: [touched, replicas, tag, body, …]
  * - 1, [stamp, replica, place] or [stamp, replica, 2, value], counts?: place 0 = deleted, 1 = native, 2 = here
  * - 2, context, size, digest of all members
  * - 3, expiry (crdts/expiry.ts)
@@ -17,13 +17,14 @@ import { deadlineOf, expiryType } from '../../crdts/expiry.js';
 import { emptyKeyState, type KeyState, winningPart } from '../../crdts/key-state.js';
 import type { Dots } from '../../crdts/or-set.js';
 import { valuesType } from '../../crdts/policy.js';
-import { registerType, UNLOADED } from '../../crdts/register.js';
+import { type Register, registerType, UNLOADED } from '../../crdts/register.js';
 import { isStamp } from '../../crdts/stamp.js';
 import { asArray, WireReader, WireWriter } from '../../crdts/wire.js';
 import { DecodeError } from '../errors.js';
 import type { LoadedKey } from '../store/store.js';
 import { packBytes, unpackBytes } from './msgpack.js';
-import { PlainHeaders } from './plain-headers.js';
+import { readPlainHeader } from './plain-headers.js';
+import { PlainRecord } from './plain-record.js';
 
 const STRING_TAG = 1;
 const SET_TAG = 2;
@@ -32,8 +33,6 @@ const VALUES_TAG = 4;
 const DELETED = 0;
 const NATIVE = 1;
 const HERE = 2;
-
-const plainHeaders = new PlainHeaders(STRING_TAG, DELETED, NATIVE);
 
 /** A key in memory. `state` includes the effects of commits that are still under way. */
 export interface KeyRecord {
@@ -64,6 +63,21 @@ export function emptyRecord(key: ByteString): KeyRecord {
   };
 }
 
+/** The record that says what a plain one says. */
+export function recordOf(plain: PlainRecord): KeyRecord {
+  const { key, header, state } = plain;
+  if (header === null) return emptyRecord(key);
+  return {
+    key,
+    header,
+    state,
+    bodyDigest: Number.NaN,
+    membersDigest: 0,
+    nativeMissing: false,
+    used: true,
+  };
+}
+
 /**
  * Says whether the string's bytes stand in the header: where the native value is something else, and where it has a deadline.
  * Natively such a value goes when the deadline comes; but a concurrent write may lift the deadline, and arrive later.
@@ -78,8 +92,7 @@ export function standsInHeader(state: KeyState): boolean {
 
 /** Encodes the header of a record. */
 export function encodeHeader(record: KeyRecord): ByteString {
-  const { state } = record;
-  return plainHeaders.encode(state) ?? generalHeader(record);
+  return PlainRecord.fromState(record.key, record.state)?.header ?? generalHeader(record);
 }
 
 /** Encodes any header. */
@@ -117,6 +130,17 @@ export function decodeRecord(
   record.header = loaded.header;
   if (loaded.header === null) return record;
   record.bodyDigest = Number.NaN;
+  const plain = readPlainHeader(loaded.header);
+  if (plain !== null) {
+    const { origin, behind, deleted } = plain;
+    const register = registerType.empty();
+    register.stamp = origin.stamp - behind;
+    register.replica = origin.replica;
+    if (!deleted) readNative(record, register, loaded.value, asked.value);
+    record.state.touched = origin.stamp;
+    record.state.string = { register, counter: null };
+    return record;
+  }
   const parts = asArray(unpackBytes(loaded.header), 'header');
   const touched = parts[0];
   if (!isStamp(touched)) throw new DecodeError('a stored header has no stamp');
@@ -158,14 +182,18 @@ function readString(
       register.value = reader.bytes(body[3]);
       rest = 4;
     } else if (body[2] === NATIVE) {
-      register.value = asked && native !== null ? native : UNLOADED;
-      record.nativeMissing = asked && native === null;
+      readNative(record, register, native, asked);
     }
   }
   record.state.string = {
     register,
     counter: body.length > rest ? counterType.fromWire(body[rest], reader) : null,
   };
+}
+
+function readNative(record: KeyRecord, register: Register, native: ByteString | null, asked: boolean): void {
+  register.value = asked && native !== null ? native : UNLOADED;
+  record.nativeMissing = asked && native === null;
 }
 
 function readSet(record: KeyRecord, body: unknown[], reader: WireReader): void {

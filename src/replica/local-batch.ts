@@ -4,12 +4,14 @@ import type { ReplicaId } from '../../crdts/dot.js';
 import type { HybridClock, Stamp } from '../../crdts/stamp.js';
 import { mergeVectors, raise, type VersionVector } from '../../crdts/version-vector.js';
 import { MeshError } from '../errors.js';
-import type { Commit } from '../store/store.js';
-import { encodeFrame, type Frame } from './frame.js';
-import { type KeyChange, planWrite } from './key-change.js';
+import type { Commit, KeyWrite, LoggedFrame } from '../store/store.js';
+import { frameBytes } from './frame.js';
+import type { CachedKey } from './key-cache.js';
+import { planWrite } from './key-change.js';
 import type { KeyRecord } from './key-record.js';
 import type { KeyRules } from './key-rules.js';
 import type { Operation, Settle } from './operation.js';
+import { PlainRecord } from './plain-record.js';
 import { BatchTransaction } from './transaction.js';
 
 /** An operation that waits for its batch, and later its outcome. */
@@ -25,9 +27,12 @@ export interface LocalItem {
 /** What a batch of operations came to. */
 export interface LocalBatch {
   /** Null when nothing was changed. */
-  readonly frame: Frame | null;
+  readonly frame: LoggedFrame | null;
   readonly commit: Commit | null;
-  readonly changes: ReadonlyMap<ByteString, KeyChange>;
+  /** What was changed, as it is now. */
+  readonly changed: readonly CachedKey[];
+  /** Those of them that took the place of plain records. */
+  readonly grown: readonly KeyRecord[];
 }
 
 /** Thrown when an operation failed after it had changed something: the batch must run again without it. */
@@ -73,7 +78,7 @@ export class TellDeps {
  */
 export function runLocalBatch(
   items: readonly LocalItem[],
-  records: ReadonlyMap<ByteString, KeyRecord>,
+  records: Map<ByteString, CachedKey>,
   site: {
     readonly replica: ReplicaId;
     readonly frameNumber: number;
@@ -95,9 +100,9 @@ export function runLocalBatch(
     site.rules,
   );
   // Another node on the same Valkey may be ahead: what is written now must come after what it wrote.
-  for (const { state } of records.values()) {
-    if (state.touched > site.clock.last && !site.clock.isAhead(state.touched))
-      site.clock.observe(state.touched);
+  for (const record of records.values()) {
+    const touched = record instanceof PlainRecord ? record.touched : record.state.touched;
+    if (touched > site.clock.last && !site.clock.isAhead(touched)) site.clock.observe(touched);
   }
   for (const item of items) {
     const before = tx.mutations;
@@ -112,27 +117,34 @@ export function runLocalBatch(
       if (tx.mutations !== before) throw new SpoiledBatchError(item, cause);
     }
   }
-  if (tx.deltas.size === 0 && !tx.beaten) return { frame: null, commit: null, changes: tx.changes };
+  const { plain, deltas, changes } = tx;
+  if (plain.length + deltas.size === 0 && !tx.beaten)
+    return { frame: null, commit: null, changed: [], grown: [] };
   const stamp = site.clock.last;
   const observed = new Map(site.applied);
-  for (const delta of tx.deltas.values()) {
+  for (const delta of deltas.values()) {
     // Another node on the same Valkey may have applied more than this one: what is superseded must have come first.
     for (const context of [delta.set?.context, delta.values?.context, delta.expiry?.context]) {
       for (const [replica, seen] of context ?? [])
         if (replica !== site.replica) raise(observed, replica, seen);
     }
   }
-  const frame = encodeFrame({
-    replica: site.replica,
-    number: site.frameNumber,
-    stamp,
-    ...site.tell.next(observed),
-    keys: [...tx.deltas],
-  });
+  const { replica, frameNumber: number } = site;
+  const content = { replica, number, stamp, ...site.tell.next(observed), keys: [...deltas] };
+  const frame = { replica, number, stamp, bytes: frameBytes(content, plain) };
+  const origin = { replica, stamp };
+  const writes: KeyWrite[] = [];
+  const changed: CachedKey[] = [];
+  for (const change of plain) {
+    writes.push(change.record.write(change, origin));
+    changed.push(change.record);
+  }
   const now = site.now();
-  const writes = [...tx.changes.values()].map((change) => {
+  for (const change of changes.values()) {
     change.record.state.touched = stamp;
-    return planWrite(change, now, site.rules.resolve);
-  });
-  return { frame, commit: { writes, frame }, changes: tx.changes };
+    writes.push(planWrite(change, now, site.rules.resolve));
+    changed.push(change.record);
+  }
+  const grown = tx.grown.filter(({ key }) => changes.has(key));
+  return { frame, commit: { writes, frame }, changed, grown };
 }

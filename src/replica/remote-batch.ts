@@ -8,10 +8,13 @@ import { dominates, mergeVectors, type VersionVector } from '../../crdts/version
 import type { AppliedMark, Commit, KeyWrite, RaisedMark } from '../store/store.js';
 import { type Conflict, findConflict, findSiblings, type Knowledge } from './conflicts.js';
 import type { Frame } from './frame.js';
+import type { CachedKey } from './key-cache.js';
 import { beginChange, type KeyChange, mergeChange, needsStringValue, planWrite } from './key-change.js';
-import { type Wants, want } from './key-loader.js';
-import { emptyRecord, type KeyRecord } from './key-record.js';
+import { type Wants, want, wantBlind } from './key-loader.js';
+import { emptyRecord, type KeyRecord, recordOf } from './key-record.js';
 import type { KeyRules } from './key-rules.js';
+import { type FrameDelta, keyStateOf, PlainWrite } from './plain-delta.js';
+import { type PlainChange, PlainRecord } from './plain-record.js';
 
 /** Something to merge: frames that may be applied now, or whole states, and the marks to raise when it is done. */
 export interface RemoteItem {
@@ -26,13 +29,16 @@ export interface RemoteItem {
 
 export interface RemoteBatch {
   readonly commit: Commit;
-  readonly changes: ReadonlyMap<ByteString, KeyChange>;
+  /** What was changed, as it is now. */
+  readonly changed: readonly CachedKey[];
+  /** Records that took the place of plain ones. */
+  readonly grown: readonly KeyRecord[];
   readonly conflicts: readonly Conflict[];
 }
 
-function* deltasOf(items: readonly RemoteItem[]): Generator<readonly [ByteString, KeyState]> {
+function* deltasOf(items: readonly RemoteItem[]): Generator<FrameDelta> {
   for (const item of items) {
-    for (const frame of item.frames) yield* frame.keys;
+    for (const frame of item.frames) yield* frame.deltas;
     yield* item.states;
   }
 }
@@ -40,7 +46,10 @@ function* deltasOf(items: readonly RemoteItem[]): Generator<readonly [ByteString
 /** What must be loaded before anything is known of the keys. */
 export function firstWants(items: readonly RemoteItem[]): Wants {
   const wants: Wants = new Map();
-  for (const [key, delta] of deltasOf(items)) want(wants, key, false, delta.set?.entries.keys());
+  for (const delta of deltasOf(items)) {
+    if (delta instanceof PlainWrite) wantBlind(wants, delta.key);
+    else want(wants, delta[0], false, delta[1].set?.entries.keys());
+  }
   for (const { forget } of items) for (const key of forget?.keys ?? []) want(wants, key, false, undefined);
   return wants;
 }
@@ -48,24 +57,33 @@ export function firstWants(items: readonly RemoteItem[]): Wants {
 /** What else must be loaded, now that the headers are known. Empty in the usual case. */
 export function secondWants(
   items: readonly RemoteItem[],
-  records: ReadonlyMap<ByteString, KeyRecord>,
+  records: ReadonlyMap<ByteString, CachedKey>,
   knowledge: Knowledge,
   reportConflicts: boolean,
 ): Wants {
   const wants: Wants = new Map();
   const contexts = new Map<ByteString, VersionVector>();
-  for (const [key, delta] of deltasOf(items)) {
-    const record = records.get(key)!;
-    const whole = needsWholeSet(contexts, record, delta);
-    const register = delta.string?.register;
-    // The loser's bytes are worth keeping for the record, and they are overwritten by this very batch.
+  for (const delta of deltasOf(items)) {
+    if (delta instanceof PlainWrite) {
+      const { key, origin } = delta;
+      const record = records.get(key)!;
+      const mine = record instanceof PlainRecord ? record : record.state.string?.register;
+      // The loser's bytes are worth keeping for the record, and they are overwritten by this very batch.
+      if (reportConflicts && mine !== undefined && knowledge.hadNotSeen(origin.replica, mine))
+        want(wants, key, true, undefined);
+      continue;
+    }
+    const [key, state] = delta;
+    const record = records.get(key)! as KeyRecord;
+    const whole = needsWholeSet(contexts, record, state);
+    const register = state.string?.register;
     const lost =
       reportConflicts &&
       register !== undefined &&
       register.stamp > 0 &&
       record.state.string !== null &&
       knowledge.hadNotSeen(register.replica, record.state.string.register);
-    const value = lost || needsStringValue(record, delta);
+    const value = lost || needsStringValue(record, state);
     if (whole || value) want(wants, key, value, whole ? 'all' : undefined);
   }
   return wants;
@@ -96,51 +114,135 @@ function needsWholeSet(
 export function runRemoteBatch(
   items: readonly RemoteItem[],
   applied: ReadonlyMap<ReplicaId, AppliedMark>,
-  records: ReadonlyMap<ByteString, KeyRecord>,
+  records: Map<ByteString, CachedKey>,
   knowledge: Knowledge,
   nowMs: number,
   rules: KeyRules,
 ): RemoteBatch {
-  const changes = new Map<ByteString, KeyChange>();
-  const conflicts: Conflict[] = [];
+  const merge = new Merge(records, knowledge, rules);
   const marks = new Map<ReplicaId, RaisedMark>();
   const numberOf = (replica: ReplicaId): number => applied.get(replica)?.number ?? 0;
-  const merge = (key: ByteString, delta: KeyState): void => {
-    let change = changes.get(key);
-    if (change === undefined) {
-      change = beginChange(records.get(key)!, rules.resolve);
-      changes.set(key, change);
-    }
-    mergeChange(change, delta);
-  };
   for (const item of items) {
     for (const frame of item.frames) {
       if (frame.number <= numberOf(frame.replica)) continue;
       knowledge.learn(frame);
-      for (const [key, delta] of frame.keys) {
-        const conflict = findConflict(key, records.get(key)!.state, delta, frame.replica, knowledge);
-        if (conflict !== null) conflicts.push(conflict);
-        merge(key, delta);
-        const unresolved = findSiblings(key, records.get(key)!.state, delta, rules);
-        if (unresolved !== null) conflicts.push(unresolved);
-      }
+      for (const delta of frame.deltas) merge.frameDelta(delta, frame.replica);
       const { replica, number, stamp } = frame;
       // Whoever else has applied it meanwhile may have forgotten what it told of: it must not be merged twice.
       marks.set(replica, { replica, number, stamp, after: numberOf(replica) });
     }
-    for (const [key, state] of item.states) merge(key, state);
+    for (const [key, state] of item.states) merge.state(key, state);
     for (const mark of item.marks) {
       if ((marks.get(mark.replica)?.number ?? 0) < mark.number) marks.set(mark.replica, mark);
     }
   }
-  for (const [key, change] of changes) if (!change.grew) changes.delete(key);
-  const writes = [...changes.values()].map((change) => planWrite(change, nowMs, rules.resolve));
+  const { writes, changed } = merge.plan(nowMs);
   for (const { forget } of items) {
     if (forget === undefined) continue;
-    for (const key of forget.keys)
-      if (!changes.has(key)) writes.push(...forgetKey(records.get(key)!, forget.stable));
+    for (const key of forget.keys) {
+      const record = records.get(key)! as KeyRecord;
+      if (merge.changes.get(key)?.grew !== true) writes.push(...forgetKey(record, forget.stable));
+    }
   }
-  return { commit: { writes, applied: [...marks.values()] }, changes, conflicts };
+  const { conflicts } = merge;
+  const grown = merge.grown.filter(({ key }) => merge.changes.get(key)?.grew);
+  return { commit: { writes, applied: [...marks.values()] }, changed, grown, conflicts };
+}
+
+/** A batch that is being merged. */
+class Merge {
+  readonly changes = new Map<ByteString, KeyChange>();
+  readonly conflicts: Conflict[] = [];
+  /** Records that took the place of plain ones. */
+  readonly grown: KeyRecord[] = [];
+  readonly #plain: PlainChange[] = [];
+  readonly #records: Map<ByteString, CachedKey>;
+  readonly #knowledge: Knowledge;
+  readonly #rules: KeyRules;
+
+  constructor(records: Map<ByteString, CachedKey>, knowledge: Knowledge, rules: KeyRules) {
+    this.#records = records;
+    this.#knowledge = knowledge;
+    this.#rules = rules;
+  }
+
+  /** Merges a key's delta of a frame, and notes the conflicts that this settles or brings. */
+  frameDelta(delta: FrameDelta, from: ReplicaId): void {
+    if (delta instanceof PlainWrite) {
+      if (!this.#replaces(delta)) this.#frameState(delta.key, keyStateOf(delta), from);
+    } else this.#frameState(delta[0], delta[1], from);
+  }
+
+  state(key: ByteString, delta: KeyState): void {
+    let change = this.changes.get(key);
+    if (change === undefined) {
+      change = beginChange(this.#record(key), this.#rules.resolve);
+      this.changes.set(key, change);
+    }
+    mergeChange(change, delta);
+  }
+
+  plan(nowMs: number): { writes: KeyWrite[]; changed: CachedKey[] } {
+    const writes: KeyWrite[] = [];
+    const changed: CachedKey[] = [];
+    for (const change of this.#plain) {
+      if (change.record.change !== change) continue;
+      writes.push(change.record.write(change, change.origin!));
+      changed.push(change.record);
+    }
+    for (const change of this.changes.values()) {
+      if (!change.grew) continue;
+      writes.push(planWrite(change, nowMs, this.#rules.resolve));
+      changed.push(change.record);
+    }
+    return { writes, changed };
+  }
+
+  #frameState(key: ByteString, delta: KeyState, from: ReplicaId): void {
+    const { state } = this.#record(key);
+    const conflict = findConflict(key, state, delta, from, this.#knowledge);
+    if (conflict !== null) this.conflicts.push(conflict);
+    this.state(key, delta);
+    const unresolved = findSiblings(key, state, delta, this.#rules);
+    if (unresolved !== null) this.conflicts.push(unresolved);
+  }
+
+  /** Puts a plain write over a plain record; false where there is more to it: another type, an older write, a conflict. */
+  #replaces({ key, origin, behind, value }: PlainWrite): boolean {
+    const record = this.#records.get(key);
+    if (!(record instanceof PlainRecord)) return false;
+    const { change } = record;
+    const touched = change?.origin?.stamp ?? record.touched;
+    const before = change === null ? record : { replica: change.origin!.replica, stamp: change.stamp };
+    const stamp = origin.stamp - behind;
+    if (touched > origin.stamp || before.stamp >= stamp) return false;
+    if (before.stamp > 0 && this.#knowledge.hadNotSeen(origin.replica, before)) return false;
+    if (change === null) {
+      record.change = { record, origin, stamp, value };
+      this.#plain.push(record.change);
+    } else {
+      change.origin = origin;
+      change.stamp = stamp;
+      change.value = value;
+    }
+    return true;
+  }
+
+  /** The record of a key; it takes the place of a plain one, with what was done to that. */
+  #record(key: ByteString): KeyRecord {
+    const plain = this.#records.get(key)!;
+    if (!(plain instanceof PlainRecord)) return plain;
+    const record = recordOf(plain);
+    this.#records.set(key, record);
+    this.grown.push(record);
+    const { change } = plain;
+    if (change === null) return record;
+    plain.change = null;
+    const { stamp, value } = change;
+    const origin = change.origin!;
+    this.state(key, keyStateOf(new PlainWrite(key, origin, origin.stamp - stamp, value)));
+    return record;
+  }
 }
 
 /** The write that forgets a key, as if it had never been; none when it may not be forgotten. */

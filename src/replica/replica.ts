@@ -26,18 +26,16 @@ import {
   StoreUnavailableError,
 } from '../errors.js';
 import type { Logger } from '../options.js';
-import type { AppliedMark, Commit, KeyWrite, Store, StoreFacts } from '../store/store.js';
+import type { AppliedMark, Commit, KeyWrite, LoggedFrame, Store, StoreFacts } from '../store/store.js';
 import type { Timers } from '../timers.js';
 import { BlindWrites } from './blind-writes.js';
 import { type Conflict, Knowledge } from './conflicts.js';
-import type { Frame } from './frame.js';
-import { KeyCache } from './key-cache.js';
-import type { KeyChange } from './key-change.js';
-import { loadKeys, type Wants, want } from './key-loader.js';
-import type { KeyRecord } from './key-record.js';
+import { type CachedKey, KeyCache } from './key-cache.js';
+import { loadKeys, type Wants, want, wantBlind } from './key-loader.js';
 import type { KeyRules } from './key-rules.js';
 import { type LocalItem, runLocalBatch, SpoiledBatchError, TellDeps } from './local-batch.js';
 import type { Operation, Settle } from './operation.js';
+import type { PlainRecord } from './plain-record.js';
 import { firstWants, type RemoteItem, runRemoteBatch, secondWants } from './remote-batch.js';
 import { Tickets } from './tickets.js';
 import { type Work, WorkQueue } from './work-queue.js';
@@ -45,11 +43,11 @@ import { type Work, WorkQueue } from './work-queue.js';
 /** What a replica tells its node. Handlers must not throw. */
 export interface ReplicaEvents {
   /** A frame of this replica has been committed. */
-  onFrame(frame: Frame): void;
+  onFrame(frame: LoggedFrame): void;
   /** Remote frames or states have been committed; `frames` counts the frames. */
   onApplied(frames: number): void;
-  /** Keys changed by a committed batch, and whether by this node's own operations. */
-  onChanges(changes: ReadonlyMap<ByteString, KeyChange>, local: boolean): void;
+  /** Keys changed by a committed batch, and whether by this node's own operations. They may be ahead of it, by commits under way. */
+  onChanges(changed: readonly CachedKey[], local: boolean): void;
   onConflicts(conflicts: readonly Conflict[]): void;
   /** Another node on the same store was faster: reads again what the store holds, and tells it by {@link Replica.learn}. */
   onStale(): Promise<void>;
@@ -96,9 +94,9 @@ const MOST_YIELD_MS = 50;
 
 interface InFlight extends Work {
   readonly sentMs: number;
-  readonly frame: Frame | null;
+  readonly frame: LoggedFrame | null;
   readonly marks: readonly AppliedMark[];
-  readonly changes: ReadonlyMap<ByteString, KeyChange>;
+  readonly changed: readonly CachedKey[];
   readonly conflicts: readonly Conflict[];
   /** It was built on guesses (blind-writes.ts). */
   readonly guessed: boolean;
@@ -398,9 +396,9 @@ export class Replica {
       while (this.#pause === 'none' && this.#inFlight.length < maxInFlight) {
         const work = this.#queue.take(this.#closing ? 'local' : this.#held ? 'remote' : null);
         if (work === null) return;
-        const records = new Map<ByteString, KeyRecord>();
+        const records = new Map<ByteString, CachedKey>();
         let failure: { readonly error: unknown } | null = null;
-        let guessed: readonly ByteString[] = [];
+        let guessed: readonly PlainRecord[] = [];
         this.#loading = work;
         try {
           guessed = await this.#load(work, records);
@@ -425,30 +423,31 @@ export class Replica {
     }
   }
 
-  /** Gives the keys whose records are guesses. */
-  async #load(work: Work, records: Map<ByteString, KeyRecord>): Promise<readonly ByteString[]> {
+  /** Gives the records that are guesses. */
+  async #load(work: Work, records: Map<ByteString, CachedKey>): Promise<readonly PlainRecord[]> {
     if (work.local.length > 0) {
       const wants: Wants = new Map();
       for (const { operation } of work.local) {
         for (const { key, value, members, blind } of operation.needs)
-          want(wants, key, value === true, members, blind);
+          if (blind === true) wantBlind(wants, key);
+          else want(wants, key, value === true, members);
       }
       return loadKeys(this.#store, this.#cache, wants, records, this.#blind);
     }
-    await loadKeys(this.#store, this.#cache, firstWants(work.remote), records);
+    const guessed = await loadKeys(this.#store, this.#cache, firstWants(work.remote), records, this.#blind);
     const more = secondWants(work.remote, records, this.#knowledge, this.#options.reportConflicts);
     if (more.size > 0) await loadKeys(this.#store, this.#cache, more, records);
-    return [];
+    return guessed;
   }
 
-  #begin(work: Work, records: ReadonlyMap<ByteString, KeyRecord>, guessed: readonly ByteString[]): void {
+  #begin(work: Work, records: Map<ByteString, CachedKey>, guessed: readonly PlainRecord[]): void {
     try {
       const batch =
         work.local.length > 0
           ? this.#runLocal(work.local, records, guessed.length > 0)
-          : this.#runRemote(work.remote, records);
+          : this.#runRemote(work.remote, records, guessed.length > 0);
       // The commit will tell whether a guess was right: but only of keys that it writes.
-      for (const key of guessed) if (batch.changes.has(key)) this.#cache.set(records.get(key)!);
+      for (const record of guessed) if (record.isWritten) this.#cache.set(record);
       this.#send(batch);
     } catch (error) {
       // The records are spoiled; those under way were planned before and stay valid, so only the cache is dropped.
@@ -462,7 +461,7 @@ export class Replica {
 
   #runLocal(
     items: readonly LocalItem[],
-    records: ReadonlyMap<ByteString, KeyRecord>,
+    records: Map<ByteString, CachedKey>,
     guessed: boolean,
   ): InFlight & { commit: unknown } {
     const applied = new Map<ReplicaId, Stamp>();
@@ -471,7 +470,8 @@ export class Replica {
     const {
       frame,
       commit: changing,
-      changes,
+      changed,
+      grown,
     } = runLocalBatch(items, records, {
       replica: this.#replica,
       frameNumber: (this.#assumed.get(this.#replica)?.number ?? 0) + 1,
@@ -482,7 +482,8 @@ export class Replica {
       applied,
       tell: this.#tell,
     });
-    const commit = this.#shared ? compared(changing, records, changes) : changing;
+    for (const record of grown) this.#cache.set(record);
+    const commit = this.#shared ? compared(changing, records, changed) : changing;
     const marks =
       frame === null ? [] : [{ replica: this.#replica, number: frame.number, stamp: frame.stamp }];
     return {
@@ -490,7 +491,7 @@ export class Replica {
       remote: [],
       frame,
       marks,
-      changes,
+      changed,
       conflicts: [],
       sentMs: this.#options.timers.now(),
       guessed,
@@ -501,14 +502,15 @@ export class Replica {
 
   #runRemote(
     items: readonly RemoteItem[],
-    records: ReadonlyMap<ByteString, KeyRecord>,
+    records: Map<ByteString, CachedKey>,
+    guessed: boolean,
   ): InFlight & { commit: unknown } {
     for (const item of items) {
       for (const frame of item.frames) this.#clock.observe(frame.stamp);
       for (const [, state] of item.states) this.#clock.observe(state.touched);
       for (const mark of item.marks) this.#clock.observe(mark.stamp);
     }
-    const { commit, changes, conflicts } = runRemoteBatch(
+    const { commit, changed, grown, conflicts } = runRemoteBatch(
       items,
       this.#assumed,
       records,
@@ -516,15 +518,16 @@ export class Replica {
       this.#options.timers.now(),
       this.#options.rules,
     );
+    for (const record of grown) this.#cache.set(record);
     return {
       local: [],
       remote: items,
       frame: null,
       marks: commit.applied ?? [],
-      changes,
+      changed,
       conflicts,
       sentMs: this.#options.timers.now(),
-      guessed: false,
+      guessed,
       outcome: 'pending',
       commit,
     };
@@ -557,7 +560,8 @@ export class Replica {
   #settleInTurn(batch: InFlight, outcome: 'committed' | Error): void {
     batch.outcome = outcome;
     queueMicrotask(() => this.#tellQuiet());
-    if (outcome === 'committed' && (batch.marks.length > 0 || batch.changes.size > 0)) this.#staleInARow = 0;
+    if (outcome === 'committed' && (batch.marks.length > 0 || batch.changed.length > 0))
+      this.#staleInARow = 0;
     while (this.#inFlight.length > 0 && this.#inFlight[0]!.outcome === 'committed')
       this.#finish(this.#inFlight.shift()!);
     if (this.#inFlight.some((other) => other.outcome instanceof Error)) {
@@ -585,7 +589,7 @@ export class Replica {
     }
     if (batch.remote.length > 0) events.onApplied(frames);
     if (batch.conflicts.length > 0) events.onConflicts(batch.conflicts);
-    if (batch.changes.size > 0) events.onChanges(batch.changes, batch.local.length > 0);
+    if (batch.changed.length > 0) events.onChanges(batch.changed, batch.local.length > 0);
   }
 
   /** A caller that throws must not keep the others from their answers. */
@@ -610,7 +614,7 @@ export class Replica {
   /** Everything under way has failed, the first for a reason of its own, the rest because of it. */
   #failed(batches: readonly InFlight[]): void {
     const error = batches[0]!.outcome as Error;
-    for (const { changes } of batches) this.#options.events.onUndone(changes.keys());
+    for (const { changed } of batches) this.#options.events.onUndone(changed.map(({ key }) => key));
     this.#recall();
     this.#forgetAssumptions();
     if (this.#pause === 'stopped') {
@@ -787,12 +791,13 @@ export class Replica {
 /** Adds to a commit that the keys which were only looked at must be as they were found. */
 function compared(
   commit: Commit | null,
-  records: ReadonlyMap<ByteString, KeyRecord>,
-  changes: ReadonlyMap<ByteString, KeyChange>,
+  records: ReadonlyMap<ByteString, CachedKey>,
+  changed: readonly CachedKey[],
 ): Commit | null {
   const looks: KeyWrite[] = [];
+  const written = new Set(changed.map(({ key }) => key));
   for (const { key, header } of records.values())
-    if (!changes.has(key)) looks.push({ key, expected: header, header, digest: 0 });
+    if (!written.has(key)) looks.push({ key, expected: header, header, digest: 0 });
   if (looks.length === 0) return commit;
   return { ...commit, writes: [...(commit?.writes ?? []), ...looks] };
 }

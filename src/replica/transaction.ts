@@ -29,16 +29,22 @@ import { type Rule, requireCountable, requireMembers, requireWritable } from '..
 import { type HybridClock, type Stamp, stampMs } from '../../crdts/stamp.js';
 import { type StringOp, stringValue } from '../../crdts/string-key.js';
 import { InvariantError, LimitError, NotAnIntegerError, RuleError, WrongTypeError } from '../errors.js';
+import type { CachedKey } from './key-cache.js';
 import { beginChange, type KeyChange, mergeChange } from './key-change.js';
-import type { KeyRecord } from './key-record.js';
+import { type KeyRecord, recordOf } from './key-record.js';
 import type { KeyRules } from './key-rules.js';
 import type { ExpiryChange, KeyType, Transaction } from './operation.js';
+import { type PlainChange, PlainRecord } from './plain-record.js';
 
 /** One batch's transaction; its operations run on it one after the other, each begun with {@link begin}. */
 export class BatchTransaction implements Transaction {
   /** What the batch's frame will say: one delta per key. */
   readonly deltas = new Map<ByteString, KeyState>();
   readonly changes = new Map<ByteString, KeyChange>();
+  /** Keys that were only SET, and were plain before: they have neither a delta nor a change. */
+  readonly plain: PlainChange[] = [];
+  /** Records that took the place of plain ones. */
+  readonly grown: KeyRecord[] = [];
   /** Counts changes, so that a caller can tell whether an operation has made any. */
   mutations = 0;
   /** The frame is wanted though it may be empty. */
@@ -47,7 +53,7 @@ export class BatchTransaction implements Transaction {
   readonly #replica: string;
   readonly #clock: HybridClock;
   readonly #now: () => number;
-  readonly #records: ReadonlyMap<ByteString, KeyRecord>;
+  readonly #records: Map<ByteString, CachedKey>;
   readonly #maxValueBytes: number;
   readonly #rules: KeyRules;
 
@@ -56,7 +62,7 @@ export class BatchTransaction implements Transaction {
     replica: string,
     clock: HybridClock,
     now: () => number,
-    records: ReadonlyMap<ByteString, KeyRecord>,
+    records: Map<ByteString, CachedKey>,
     maxValueBytes: number,
     rules: KeyRules,
   ) {
@@ -84,6 +90,11 @@ export class BatchTransaction implements Transaction {
 
   set(key: ByteString, value: ByteString, expiry: ExpiryChange): boolean {
     const rule = this.#checkRule(key, value);
+    const found = this.#records.get(key);
+    if (found instanceof PlainRecord && rule.compact && typeof expiry === 'string') {
+      this.#setPlain(found, value);
+      return true;
+    }
     const record = this.#record(key);
     const { state } = record;
     const visible = this.#type(record);
@@ -96,6 +107,20 @@ export class BatchTransaction implements Transaction {
         : setValue(state, visible, { bytes: value, region: this.#rules.region }, expiry, site),
     );
     return true;
+  }
+
+  #setPlain(record: PlainRecord, value: ByteString): void {
+    const stamp = this.#clock.next();
+    if (stamp <= record.stamp) throw new InvariantError('the clock is behind what it observed');
+    this.mutations += 1;
+    const { change } = record;
+    if (change === null) {
+      record.change = { record, origin: null, stamp, value };
+      this.plain.push(record.change);
+    } else {
+      change.stamp = stamp;
+      change.value = value;
+    }
   }
 
   checkSet(key: ByteString, value: ByteString): void {
@@ -199,6 +224,21 @@ export class BatchTransaction implements Transaction {
   #record(key: ByteString): KeyRecord {
     const record = this.#records.get(key);
     if (record === undefined) throw new InvariantError('an operation touched a key that it did not ask for');
+    if (!(record instanceof PlainRecord)) return record;
+    return this.#whole(record);
+  }
+
+  /** Goes on with a key record where a plain one was, and with a delta and a change for what was done to it. */
+  #whole(plain: PlainRecord): KeyRecord {
+    const record = recordOf(plain);
+    this.#records.set(plain.key, record);
+    this.grown.push(record);
+    const { change } = plain;
+    if (change === null) return record;
+    plain.change = null;
+    this.plain.splice(this.plain.indexOf(change), 1);
+    const site = { replica: this.#replica, stamp: change.stamp };
+    this.#edit(record, setString(record.state, this.#type(record), change.value!, 'clear', site));
     return record;
   }
 

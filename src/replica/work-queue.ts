@@ -119,7 +119,7 @@ export class WorkQueue {
     let keys = 0;
     for (const item of this.#remote) {
       keys += item.states.length;
-      for (const frame of item.frames) keys += frame.keys.length;
+      for (const frame of item.frames) keys += frame.deltas.length;
       if (count > 0 && keys > MAX_BATCH_REMOTE_KEYS) break;
       count += 1;
     }

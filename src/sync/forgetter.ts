@@ -13,8 +13,10 @@ import { isForgettable, isSweepable } from '../../crdts/forgetting.js';
 import { type KeyState, winningType } from '../../crdts/key-state.js';
 import { MAX_STAMP, STAMP_EPOCH_MS, STAMPS_PER_MS, type Stamp, stampAt, stampMs } from '../../crdts/stamp.js';
 import type { Logger } from '../options.js';
-import { type KeyRecord, readHeader } from '../replica/key-record.js';
+import type { CachedKey } from '../replica/key-cache.js';
+import { readHeader } from '../replica/key-record.js';
 import type { Operation } from '../replica/operation.js';
+import { PlainRecord } from '../replica/plain-record.js';
 import type { Replica } from '../replica/replica.js';
 import { keySlot, SLOTS } from '../store/slots.js';
 import type { Store } from '../store/store.js';
@@ -71,8 +73,12 @@ export class Forgetter {
   }
 
   /** A commit has changed these keys. Their records may be ahead of it, by commits under way; see {@link doubt}. */
-  note(records: Iterable<KeyRecord>): void {
-    for (const { key, state } of records) this.#lower(keySlot(key), dueStamp(state));
+  note(records: Iterable<CachedKey>): void {
+    for (const record of records) {
+      // Most keys: what lives and has no deadline is never due.
+      if (record instanceof PlainRecord && record.value !== null) continue;
+      this.#lower(keySlot(record.key), dueStamp(record.state));
+    }
   }
 
   /**

@@ -6,10 +6,10 @@ import type { ByteString } from '../../crdts/bytes.js';
 import type { ReplicaId } from '../../crdts/dot.js';
 import type { HybridClock } from '../../crdts/stamp.js';
 import { CausalDelivery } from '../replica/causal-delivery.js';
-import { decodeFrame, type Frame } from '../replica/frame.js';
+import { decodeFrame, type Frame, keyOf } from '../replica/frame.js';
 import { RecentFrames } from '../replica/recent-frames.js';
 import type { Replica } from '../replica/replica.js';
-import type { AppliedMark } from '../store/store.js';
+import type { AppliedMark, LoggedFrame } from '../store/store.js';
 import { MAX_QUEUED_MERGES } from './repairs.js';
 import type { Siblings } from './siblings.js';
 
@@ -61,7 +61,7 @@ export class Intake {
   }
 
   /** A frame of this node has been committed. */
-  made({ replica, number, stamp, bytes }: Frame): void {
+  made({ replica, number, stamp, bytes }: LoggedFrame): void {
     this.recent.add(replica, number, bytes);
     this.delivery.raise([{ replica, number, stamp }]);
     this.drain();
@@ -103,7 +103,7 @@ export class Intake {
 
   #tell(frames: readonly Frame[]): void {
     if (frames.length === 0) return;
-    const keys = frames.flatMap((frame) => frame.keys.map(([key]) => key));
+    const keys = frames.flatMap((frame) => frame.deltas.map(keyOf));
     this.#options.replica.invalidate(keys);
     this.#options.onHanded(frames);
     this.#options.onFollowed(keys);

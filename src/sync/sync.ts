@@ -16,9 +16,9 @@ import { replicaHash } from '../mesh/identity.js';
 import type { Mesh, MeshHandlers, PeerId } from '../mesh/mesh.js';
 import type { Logger } from '../options.js';
 import { decodeFrame, type Frame } from '../replica/frame.js';
-import type { KeyChange } from '../replica/key-change.js';
+import type { CachedKey } from '../replica/key-cache.js';
 import type { Replica } from '../replica/replica.js';
-import type { AppliedMark, DropReason, Store, StoreFacts } from '../store/store.js';
+import type { AppliedMark, DropReason, LoggedFrame, Store, StoreFacts } from '../store/store.js';
 import type { Cancel, Timers } from '../timers.js';
 import { AppliedWaiters } from './applied-waiters.js';
 import { ClockWatch } from './clock-skew.js';
@@ -364,7 +364,7 @@ export class Sync implements MeshHandlers {
   }
 
   /** A frame of this node has been committed: tell everyone. */
-  publish(frame: Frame): void {
+  publish(frame: LoggedFrame): void {
     const { mesh } = this.#options;
     this.#intake.made(frame);
     // Too large for a broadcast: the heartbeat tells its number, and the others fetch it.
@@ -374,8 +374,8 @@ export class Sync implements MeshHandlers {
   }
 
   /** A commit has changed these keys. */
-  changed(changes: ReadonlyMap<ByteString, KeyChange>): void {
-    this.#forgetter.note(Array.from(changes.values(), ({ record }) => record));
+  changed(records: readonly CachedKey[]): void {
+    this.#forgetter.note(records);
   }
 
   /** Commits failed that would have changed these keys. */

@@ -7,7 +7,7 @@
  */
 import type { ByteString } from '../../crdts/bytes.js';
 import type { ReplicaId } from '../../crdts/dot.js';
-import type { Frame } from '../replica/frame.js';
+import { type Frame, keyOf } from '../replica/frame.js';
 import type { AppliedMark } from '../store/store.js';
 
 export class TouchedKeys {
@@ -30,7 +30,7 @@ export class TouchedKeys {
     if (this.#marks === null) return;
     for (const frame of frames) {
       if (frame.number > (this.#marks.get(frame.replica) ?? 0)) continue;
-      for (const [key] of frame.keys) this.#keys.add(key);
+      for (const delta of frame.deltas) this.#keys.add(keyOf(delta));
     }
   }
 

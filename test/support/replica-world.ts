@@ -5,7 +5,7 @@ import { type RuleOptions, Rules } from '../../crdts/rules.js';
 import { HybridClock } from '../../crdts/stamp.js';
 import { silentLogger } from '../../src/options.js';
 import type { Conflict } from '../../src/replica/conflicts.js';
-import type { Frame } from '../../src/replica/frame.js';
+import { decodeFrame, type Frame } from '../../src/replica/frame.js';
 import { KeyRules } from '../../src/replica/key-rules.js';
 import type { Operation, Transaction } from '../../src/replica/operation.js';
 import { Replica, type ReplicaOptions } from '../../src/replica/replica.js';
@@ -68,7 +68,7 @@ export async function replicaWorld(
       ...options,
       events: {
         onFrame(frame) {
-          frames.push(frame);
+          frames.push(decodeFrame(frame.bytes, 1 << 20));
           log.push(`frame ${frame.number}`);
         },
         onApplied: (count) => log.push(`applied ${count}`),

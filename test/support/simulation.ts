@@ -28,7 +28,7 @@ import type { LoopbackNetwork } from '../../src/mesh/loopback.js';
 import type { Mesh } from '../../src/mesh/mesh.js';
 import { createNode, type MeshNode } from '../../src/node.js';
 import type { NodeOptions } from '../../src/options.js';
-import { decodeFrame, type Frame } from '../../src/replica/frame.js';
+import { decodeFrame, type Frame, keysOf } from '../../src/replica/frame.js';
 import { readHeader } from '../../src/replica/key-record.js';
 import type { Operation, Transaction } from '../../src/replica/operation.js';
 import { keySlot } from '../../src/store/slots.js';
@@ -420,7 +420,7 @@ export class Simulation {
       for (let number = 1; number <= through; number += 1) {
         const frame = this.#frames.get(`${replica} ${number}`);
         assert.ok(frame !== undefined, `frame ${replica} ${number} was applied but never seen`);
-        for (const [key, delta] of frame.keys) {
+        for (const [key, delta] of keysOf(frame)) {
           const state = states.get(key) ?? emptyKeyState();
           assert.ok(
             !mergeKeyState(state, delta),
@@ -501,7 +501,7 @@ export class Simulation {
     );
     const states = new Map<ByteString, KeyState>();
     for (const frame of frames) {
-      for (const [key, delta] of frame.keys) {
+      for (const [key, delta] of keysOf(frame)) {
         let state = states.get(key);
         if (state === undefined) {
           state = emptyKeyState();
@@ -556,7 +556,7 @@ export class Simulation {
     }
     this.#frames.set(name, { ...frame, bytes: bytes.slice() });
     this.#once(this.#stamps, `${frame.replica} ${frame.stamp}`, frame.number, 'stamp of a frame');
-    for (const [key, { string }] of frame.keys) {
+    for (const [key, { string }] of keysOf(frame)) {
       if (string === null || string.register.replica !== frame.replica) continue;
       const { stamp, value } = string.register;
       this.#once(this.#writes, `${frame.replica} ${stamp} ${key}`, inspect(value), 'dot');
