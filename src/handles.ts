@@ -54,16 +54,98 @@ function readsOf(engine: Engine): NativeReads {
 }
 
 /** Runs one operation and waits for its commit. */
-export function run<T>(
-  engine: Engine,
-  needs: readonly Need[],
-  bytes: number,
-  body: (tx: Transaction) => T,
-): Promise<T> {
-  const operation: Operation<T> = { needs, bytes, run: body };
+export function run<T>(engine: Engine, operation: Operation<T>): Promise<T> {
   return new Promise((resolve, reject) => {
     engine.submit(operation, (error, value) => (error === null ? resolve(value as T) : reject(error)));
   });
+}
+
+/** An operation on one key: few objects, for there may be thousands under way. */
+abstract class Call<T> implements Operation<T> {
+  readonly key: ByteString;
+  readonly bytes: number;
+
+  constructor(key: ByteString, bytes: number) {
+    this.key = key;
+    this.bytes = bytes;
+  }
+
+  /** Made when it is asked for, and soon forgotten. */
+  abstract get needs(): readonly Need[];
+  abstract run(tx: Transaction): T;
+
+  /** Runs it and waits for its commit. */
+  on(engine: Engine): Promise<T> {
+    return run(engine, this);
+  }
+}
+
+class Write extends Call<boolean> {
+  readonly #value: ByteString;
+  readonly #options: SetOptions | undefined;
+
+  constructor(key: ByteString, value: ByteString, options: SetOptions | undefined) {
+    super(key, key.length + value.length);
+    this.#value = value;
+    this.#options = options;
+  }
+
+  get needs(): readonly Need[] {
+    return [{ key: this.key, blind: true }];
+  }
+
+  run(tx: Transaction): boolean {
+    return tx.set(this.key, this.#value, expiryOf(this.#options, tx));
+  }
+}
+
+class Remove extends Call<boolean> {
+  get needs(): readonly Need[] {
+    return [{ key: this.key }];
+  }
+
+  run(tx: Transaction): boolean {
+    return tx.delete(this.key);
+  }
+}
+
+class Increment extends Call<bigint> {
+  readonly #by: bigint;
+
+  constructor(key: ByteString, by: bigint) {
+    super(key, 0);
+    this.#by = by;
+  }
+
+  get needs(): readonly Need[] {
+    return [{ key: this.key, value: true }];
+  }
+
+  run(tx: Transaction): bigint {
+    return tx.increment(this.key, this.#by);
+  }
+}
+
+class Members extends Call<number> {
+  readonly #members: readonly ByteString[];
+  readonly #remove: boolean;
+
+  constructor(key: ByteString, members: readonly ByteString[], remove: boolean) {
+    super(
+      key,
+      members.reduce((bytes, member) => bytes + member.length, key.length),
+    );
+    this.#members = members;
+    this.#remove = remove;
+  }
+
+  get needs(): readonly Need[] {
+    return [{ key: this.key, members: this.#members }];
+  }
+
+  run(tx: Transaction): number {
+    return this.#remove ? tx.remove(this.key, this.#members) : tx.add(this.key, this.#members);
+  }
 }
 
 export interface SetOptions {
@@ -73,12 +155,17 @@ export interface SetOptions {
   readonly keepTtl?: boolean;
 }
 
-/** What the options say of a key's expiry. Throws ArgumentError. */
-function expiryOf({ ttlMs, keepTtl }: SetOptions): (tx: Transaction) => ExpiryChange {
+/** Throws ArgumentError for options that say nothing, or two things. */
+function checkOptions({ ttlMs, keepTtl }: SetOptions): void {
   if (ttlMs !== undefined && !(Number.isSafeInteger(ttlMs) && ttlMs > 0))
     throw new ArgumentError('ttlMs must be a whole number of milliseconds above 0');
   if (ttlMs !== undefined && keepTtl === true) throw new ArgumentError('give ttlMs or keepTtl, not both');
-  return (tx) => (ttlMs !== undefined ? tx.nowMs + ttlMs : keepTtl === true ? 'keep' : 'clear');
+}
+
+/** What the options say of a key's expiry. */
+function expiryOf(options: SetOptions | undefined, tx: Transaction): ExpiryChange {
+  if (options?.ttlMs !== undefined) return tx.nowMs + options.ttlMs;
+  return options?.keepTtl === true ? 'keep' : 'clear';
 }
 
 /** A string key as a register: the last write wins. Every method rejects with WrongTypeError when the key holds a set. */
@@ -105,24 +192,20 @@ export class RegisterHandle<F extends Form = 'text'> {
    * key's policy is 'fww' and it has a value already.
    */
   set(value: Bytes, options?: SetOptions): Promise<boolean> {
-    const key = this.#key;
-    let bytes: ByteString;
-    let expiry: ((tx: Transaction) => ExpiryChange) | null;
     // Not an async function: that would be two promises more for each write.
     try {
-      bytes = toBytes(value, 'value');
-      expiry = options === undefined ? null : expiryOf(options);
+      if (options !== undefined) checkOptions(options);
+      // A copy: the caller's may change before the operation runs.
+      const kept = options && { ...options };
+      return new Write(this.#key, toBytes(value, 'value'), kept).on(this.#engine);
     } catch (error) {
       return Promise.reject(error);
     }
-    return run(this.#engine, [{ key, blind: true }], key.length + bytes.length, (tx) =>
-      tx.set(key, bytes, expiry === null ? 'clear' : expiry(tx)),
-    );
   }
 
   /** Removes the key; says whether it was there. */
   delete(): Promise<boolean> {
-    return run(this.#engine, [{ key: this.#key }], 0, (tx) => tx.delete(this.#key));
+    return new Remove(this.#key, 0).on(this.#engine);
   }
 }
 
@@ -146,7 +229,7 @@ export class CounterHandle {
     if (typeof by === 'number' && !Number.isSafeInteger(by)) return Promise.reject(new NotAnIntegerError());
     const step = BigInt(by);
     if (step > MAX_INT64 || step < MIN_INT64) return Promise.reject(new NotAnIntegerError());
-    return run(this.#engine, [{ key: this.#key, value: true }], 0, (tx) => tx.increment(this.#key, step));
+    return new Increment(this.#key, step).on(this.#engine);
   }
 
   /** Subtracts (default 1); as {@link increment}. */
@@ -166,7 +249,7 @@ export class CounterHandle {
 
   /** Removes the key: increments that it saw are gone, concurrent ones in other regions stay. Says whether it was there. */
   delete(): Promise<boolean> {
-    return run(this.#engine, [{ key: this.#key }], 0, (tx) => tx.delete(this.#key));
+    return new Remove(this.#key, 0).on(this.#engine);
   }
 }
 
@@ -184,12 +267,12 @@ export class SetHandle<F extends Form = 'text'> {
 
   /** Adds members; gives how many were absent. Present ones are refreshed: they survive a concurrent removal. */
   add(...members: readonly Bytes[]): Promise<number> {
-    return this.#run(members, (tx, named) => tx.add(this.#key, named));
+    return this.#change(members, false);
   }
 
   /** Removes members; gives how many were present. */
   delete(...members: readonly Bytes[]): Promise<number> {
-    return this.#run(members, (tx, named) => tx.remove(this.#key, named));
+    return this.#change(members, true);
   }
 
   /** Says whether a member is there. */
@@ -211,7 +294,7 @@ export class SetHandle<F extends Form = 'text'> {
 
   /** Removes the set: members that this region hasn't seen stay. Says whether it was there. */
   clear(): Promise<boolean> {
-    return run(this.#engine, [{ key: this.#key }], 0, (tx) => tx.delete(this.#key));
+    return new Remove(this.#key, 0).on(this.#engine);
   }
 
   /** Iterates over the members, as they are when it begins. */
@@ -219,16 +302,13 @@ export class SetHandle<F extends Form = 'text'> {
     yield* await this.values();
   }
 
-  #run<T>(members: readonly Bytes[], body: (tx: Transaction, named: ByteString[]) => T): Promise<T> {
-    let named: ByteString[];
-    let bytes = this.#key.length;
+  #change(members: readonly Bytes[], remove: boolean): Promise<number> {
     try {
       if (members.length === 0) throw new ArgumentError('name at least one member');
-      named = members.map((member) => toBytes(member, 'member'));
+      const named = members.map((member) => toBytes(member, 'member'));
+      return new Members(this.#key, named, remove).on(this.#engine);
     } catch (error) {
       return Promise.reject(error);
     }
-    for (const member of named) bytes += member.length;
-    return run(this.#engine, [{ key: this.#key, members: named }], bytes, (tx) => body(tx, named));
   }
 }

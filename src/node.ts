@@ -113,7 +113,10 @@ export class MeshNode {
     if (keys.length === 0) throw new ArgumentError('name at least one key');
     const named = keys.map((key) => toKey(this.#core, key));
     const needs = named.map((key) => ({ key }));
-    return run(this.#core, needs, 0, (tx) => named.reduce((count, key) => count + Number(tx.delete(key)), 0));
+    return run(this.#core, {
+      needs,
+      run: (tx) => named.reduce((count, key) => count + Number(tx.delete(key)), 0),
+    });
   }
 
   /** Listens. Listeners run after the commit; what they throw is logged, and stops nothing. */

@@ -6,10 +6,13 @@ import type { KeyState } from '../../crdts/key-state.js';
 import { writeKeyState } from '../../crdts/key-wire.js';
 import { type Register, UNLOADED } from '../../crdts/register.js';
 import type { Stamp } from '../../crdts/stamp.js';
-import { WireWriter } from '../../crdts/wire.js';
+import { compareBytes, WireWriter } from '../../crdts/wire.js';
+import type { KeyChange } from './key-change.js';
+import type { KeyRecord } from './key-record.js';
 import { pack, unpack } from './msgpack.js';
-import { MsgpackWriter } from './msgpack-writer.js';
+import { MsgpackWriter, writeDecimal } from './msgpack-writer.js';
 import { deltasOfPlain, type FrameDelta, keyStateOf, PlainWrite } from './plain-delta.js';
+import { contextOf, type QuickAdd } from './quick-change.js';
 
 export { FRAME_VERSION } from '../../crdts/frame-wire.js';
 
@@ -41,7 +44,7 @@ const keys = new MsgpackWriter();
 /** Encodes a frame: the bytes of what writeFrame gives. Keys come first, since only then the table of replicas is complete. */
 export function encodeFrame(frame: FrameContent): Frame {
   const { keys: deltas, ...head } = frame;
-  return { ...head, deltas, bytes: frameBytes(frame, []) };
+  return { ...head, deltas, bytes: frameBytes(frame, [], []) };
 }
 
 /** A write that is all there is to say of its key. */
@@ -51,11 +54,19 @@ export interface WrittenKey {
   readonly value: ByteString | null;
 }
 
-/** The bytes of a frame that writes some keys, made by its own replica, and besides says what `keys` says. */
-export function frameBytes(frame: FrameContent, written: readonly WrittenKey[]): Buffer {
+/** The bytes of a frame whose own replica writes some keys and changes others quickly, and that besides says what `keys` says. */
+export function frameBytes(
+  frame: FrameContent,
+  written: readonly WrittenKey[],
+  quick: readonly KeyChange[],
+): Buffer {
   const writer = new WireWriter(frame.stamp, [frame.replica]);
   keys.reset();
-  keys.array(written.length + frame.keys.length);
+  keys.array(written.length + quick.length + frame.keys.length);
+  for (const change of quick) {
+    if (change.quick?.kind === 'count') writeCount(change.record, frame);
+    else if (change.quick !== null) writeAdded(change, change.quick, frame, writer);
+  }
   for (const { record, stamp, value } of written) writePlain(record.key, frame.stamp - stamp, value);
   for (const [key, delta] of frame.keys) {
     const write = plainRegister(delta, frame);
@@ -89,6 +100,43 @@ function writePlain(key: ByteString, distance: number, value: ByteString | null)
   keys.byte(0);
   if (value !== null) keys.byteString(value);
   else keys.byte(NULL);
+}
+
+/** [key, 1, [[], [[0, distance, p, n], []]]]: this replica's count. */
+function writeCount({ key, state }: KeyRecord, { replica, stamp }: FrameContent): void {
+  const { since, p, n } = state.string!.counter!.counts.get(replica)!;
+  keys.byte(0x93);
+  keys.byteString(key);
+  keys.byte(1);
+  keys.byte(0x92);
+  keys.byte(0x90);
+  keys.byte(0x92);
+  keys.byte(0x94);
+  keys.byte(0);
+  keys.number(stamp - since);
+  writeDecimal(keys, p);
+  writeDecimal(keys, n);
+  keys.byte(0x90);
+}
+
+/** [key, 2, [context, [[0, distance], [member, …]], 0]]: members that this replica added, in the order of their bytes. */
+function writeAdded(change: KeyChange, quick: QuickAdd, { stamp }: FrameContent, writer: WireWriter): void {
+  const members = [...change.members!.keys()];
+  if (members.length > 1) members.sort(compareBytes);
+  keys.byte(0x93);
+  keys.byteString(change.record.key);
+  keys.byte(2);
+  keys.byte(0x93);
+  const context = writer.vector(contextOf(quick));
+  keys.array(context.length);
+  for (const part of context) keys.number(part);
+  keys.byte(0x92);
+  keys.byte(0x92);
+  keys.byte(0);
+  keys.number(stamp - quick.dots[0]!.stamp);
+  keys.array(members.length);
+  for (const member of members) keys.byteString(member);
+  keys.byte(0);
 }
 
 /** The register of a delta that says nothing but that the frame's own replica wrote a string, or deleted it, just now. */

@@ -23,6 +23,7 @@ import type { Stamp } from '../../crdts/stamp.js';
 import { stringValue } from '../../crdts/string-key.js';
 import type { KeyWrite, NativeWrite } from '../store/store.js';
 import { encodeEntry, encodeHeader, type KeyRecord } from './key-record.js';
+import type { QuickChange } from './quick-change.js';
 
 /** What a key was before a batch, as far as the write depends on it. */
 export interface KeyChange {
@@ -42,6 +43,8 @@ export interface KeyChange {
   /** A clear swept the set without its members being known. */
   cleared: boolean;
   grew: boolean;
+  /** What was done to it, while that has no delta of its own yet. */
+  quick: QuickChange | null;
 }
 
 /** Gives the visible value of a key whose concurrent writes are kept side by side. */
@@ -77,6 +80,7 @@ export function beginChange(record: KeyRecord, resolve: ResolveKey): KeyChange {
     members: null,
     cleared: false,
     grew: false,
+    quick: null,
   };
 }
 

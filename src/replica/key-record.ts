@@ -23,6 +23,7 @@ import { asArray, WireReader, WireWriter } from '../../crdts/wire.js';
 import { DecodeError } from '../errors.js';
 import type { LoadedKey } from '../store/store.js';
 import { packBytes, unpackBytes } from './msgpack.js';
+import { MsgpackWriter, writeDecimal } from './msgpack-writer.js';
 import { readPlainHeader } from './plain-headers.js';
 import { PlainRecord } from './plain-record.js';
 
@@ -33,6 +34,8 @@ const VALUES_TAG = 4;
 const DELETED = 0;
 const NATIVE = 1;
 const HERE = 2;
+
+const out = new MsgpackWriter();
 
 /** A key in memory. `state` includes the effects of commits that are still under way. */
 export interface KeyRecord {
@@ -92,7 +95,53 @@ export function standsInHeader(state: KeyState): boolean {
 
 /** Encodes the header of a record. */
 export function encodeHeader(record: KeyRecord): ByteString {
-  return PlainRecord.fromState(record.key, record.state)?.header ?? generalHeader(record);
+  return (
+    PlainRecord.fromState(record.key, record.state)?.header ?? quickHeader(record) ?? generalHeader(record)
+  );
+}
+
+/**
+ * Encodes the header of a key that holds a counted string or a set and nothing else: the same bytes as {@link generalHeader}'s, but
+ * without a tree. Null for all others.
+ */
+function quickHeader({ state, membersDigest }: KeyRecord): ByteString | null {
+  const { touched, string, set, values, expiry } = state;
+  if (values !== null || expiry !== null || (string === null) === (set === null)) return null;
+  const counter = string?.counter ?? null;
+  if (string !== null && (string.register.stamp !== 0 || counter === null || counter.resets.size > 0))
+    return null;
+  const named = set?.context ?? counter!.counts;
+  const ids = named.size > 1 ? [...named.keys()].sort() : [...named.keys()];
+  out.reset();
+  out.array(4);
+  out.number(touched);
+  out.array(ids.length);
+  for (const id of ids) out.byteString(id as ByteString);
+  if (set !== null) {
+    out.byte(SET_TAG);
+    out.array(3);
+    out.array(ids.length * 2);
+    for (let i = 0; i < ids.length; i += 1) {
+      out.integer(i);
+      out.number(touched - set.context.get(ids[i]!)!);
+    }
+    out.number(set.size);
+    out.number(membersDigest);
+  } else {
+    out.byte(STRING_TAG);
+    out.array(1);
+    out.array(2);
+    out.array(ids.length * 4);
+    for (let i = 0; i < ids.length; i += 1) {
+      const { since, p, n } = counter!.counts.get(ids[i]!)!;
+      out.integer(i);
+      out.number(touched - since);
+      writeDecimal(out, p);
+      writeDecimal(out, n);
+    }
+    out.array(0);
+  }
+  return out.bytes().toString('latin1') as ByteString;
 }
 
 /** Encodes any header. */
@@ -223,9 +272,22 @@ export function addEntries(
   for (const member of asked.members) if (!set.entries.has(member)) set.entries.set(member, []);
 }
 
+/** The dots that were encoded last, and their bytes: members that were added together share them. */
+let lastDots: Dots = [];
+let lastEntry = '' as ByteString;
+
 /** Encodes the dots of one member. */
 export function encodeEntry(dots: Dots): ByteString {
-  return packBytes(dots.flatMap((dot) => [dot.replica, dot.stamp]));
+  if (dots === lastDots) return lastEntry;
+  out.reset();
+  out.array(dots.length * 2);
+  for (const { replica, stamp } of dots) {
+    out.byteString(replica as ByteString);
+    out.number(stamp);
+  }
+  lastEntry = out.bytes().toString('latin1') as ByteString;
+  lastDots = dots;
+  return lastEntry;
 }
 
 /** Decodes the dots of one member. Throws DecodeError when the stored bytes are damaged. */

@@ -7,7 +7,7 @@ import { MeshError } from '../errors.js';
 import type { Commit, KeyWrite, LoggedFrame } from '../store/store.js';
 import { frameBytes } from './frame.js';
 import type { CachedKey } from './key-cache.js';
-import { planWrite } from './key-change.js';
+import { type KeyChange, planWrite } from './key-change.js';
 import type { KeyRecord } from './key-record.js';
 import type { KeyRules } from './key-rules.js';
 import type { Operation, Settle } from './operation.js';
@@ -118,20 +118,28 @@ export function runLocalBatch(
     }
   }
   const { plain, deltas, changes } = tx;
-  if (plain.length + deltas.size === 0 && !tx.beaten)
+  if (plain.length + changes.size === 0 && !tx.beaten)
     return { frame: null, commit: null, changed: [], grown: [] };
   const stamp = site.clock.last;
   const observed = new Map(site.applied);
-  for (const delta of deltas.values()) {
-    // Another node on the same Valkey may have applied more than this one: what is superseded must have come first.
-    for (const context of [delta.set?.context, delta.values?.context, delta.expiry?.context]) {
-      for (const [replica, seen] of context ?? [])
-        if (replica !== site.replica) raise(observed, replica, seen);
-    }
+  // Another node on the same Valkey may have applied more than this one: what is superseded must have come first.
+  const observe = (context: VersionVector): void => {
+    for (const [other, seen] of context) if (other !== site.replica) raise(observed, other, seen);
+  };
+  for (const { set, values, expiry } of deltas.values()) {
+    if (set !== null) observe(set.context);
+    if (values !== null) observe(values.context);
+    if (expiry !== null) observe(expiry.context);
+  }
+  const quick: KeyChange[] = [];
+  for (const change of changes.values()) {
+    if (change.quick === null) continue;
+    quick.push(change);
+    if (change.quick.kind === 'add' && change.quick.seen !== null) observe(change.quick.seen);
   }
   const { replica, frameNumber: number } = site;
   const content = { replica, number, stamp, ...site.tell.next(observed), keys: [...deltas] };
-  const frame = { replica, number, stamp, bytes: frameBytes(content, plain) };
+  const frame = { replica, number, stamp, bytes: frameBytes(content, plain, quick) };
   const origin = { replica, stamp };
   const writes: KeyWrite[] = [];
   const changed: CachedKey[] = [];

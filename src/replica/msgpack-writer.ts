@@ -3,6 +3,7 @@
  * walk them once would cost more than the bytes themselves. Into one growing buffer that is used again.
  */
 import { type ByteString, isAscii } from '../../crdts/bytes.js';
+import { type Decimal, decimalToWire } from '../../crdts/decimal.js';
 
 /** Up to this many bytes a loop is faster than a call out of JavaScript. */
 const SHORT = 40;
@@ -42,6 +43,17 @@ export class MsgpackWriter {
     else if (value < 0x100) this.#number(0xcc, value, 1);
     else if (value < 0x10000) this.#number(0xcd, value, 2);
     else this.#number(0xce, value, 4);
+  }
+
+  /** A whole number from 0 to 2^53-1. */
+  number(value: number): void {
+    if (value < 2 ** 32) {
+      this.integer(value);
+      return;
+    }
+    const at = this.#reserve(9);
+    this.#buffer[at] = 0xcb;
+    this.#buffer.writeDoubleBE(value, at + 1);
   }
 
   /** A byte string in the form of WireWriter.bytes: text where it is ASCII, else bytes. */
@@ -109,4 +121,11 @@ export class MsgpackWriter {
     this.#length = end;
     return at;
   }
+}
+
+/** Writes a number of a counter. */
+export function writeDecimal(out: MsgpackWriter, value: Decimal): void {
+  const wire = decimalToWire(value);
+  if (typeof wire === 'number') out.number(wire);
+  else out.byteString(wire as ByteString);
 }

@@ -30,7 +30,13 @@ export type FrameDelta = PlainWrite | readonly [ByteString, KeyState];
 /** The key state that a write stands for: a new one on each call. */
 export function keyStateOf({ origin, behind, value }: PlainWrite): KeyState {
   const register = { stamp: origin.stamp - behind, replica: origin.replica, value };
-  return { touched: origin.stamp, string: { register, counter: null }, set: null, values: null, expiry: null };
+  return {
+    touched: origin.stamp,
+    string: { register, counter: null },
+    set: null,
+    values: null,
+    expiry: null,
+  };
 }
 
 /** What stands in a frame's bytes: plain writes as such, counts as key states. */

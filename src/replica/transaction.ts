@@ -10,7 +10,7 @@ import { type Decimal, isWhole } from '../../crdts/decimal.js';
 import type { Site } from '../../crdts/dot.js';
 import { deadlineOf } from '../../crdts/expiry.js';
 import { isSweepable } from '../../crdts/forgetting.js';
-import { type Integer, integer, isInt64 } from '../../crdts/integer.js';
+import { type Integer, integer, isInt64, requireInt64 } from '../../crdts/integer.js';
 import {
   addMembers,
   countOn,
@@ -23,7 +23,7 @@ import {
   sweepKey,
 } from '../../crdts/key-ops.js';
 import { appendKeyDelta, type KeyState, visibleType, winningPart } from '../../crdts/key-state.js';
-import { hasMember, membersOf } from '../../crdts/or-set.js';
+import { type Dots, hasMember, membersOf } from '../../crdts/or-set.js';
 import { UNLOADED } from '../../crdts/register.js';
 import { type Rule, requireCountable, requireMembers, requireWritable } from '../../crdts/rules.js';
 import { type HybridClock, type Stamp, stampMs } from '../../crdts/stamp.js';
@@ -35,10 +35,11 @@ import { type KeyRecord, recordOf } from './key-record.js';
 import type { KeyRules } from './key-rules.js';
 import type { ExpiryChange, KeyType, Transaction } from './operation.js';
 import { type PlainChange, PlainRecord } from './plain-record.js';
+import { addQuickly, beginAdd, beginCount, countQuickly, deltaOf } from './quick-change.js';
 
 /** One batch's transaction; its operations run on it one after the other, each begun with {@link begin}. */
 export class BatchTransaction implements Transaction {
-  /** What the batch's frame will say: one delta per key. */
+  /** What the batch's frame will say: one delta per key, but for those that were changed quickly (quick-change.ts) or are plain. */
   readonly deltas = new Map<ByteString, KeyState>();
   readonly changes = new Map<ByteString, KeyChange>();
   /** Keys that were only SET, and were plain before: they have neither a delta nor a change. */
@@ -50,6 +51,8 @@ export class BatchTransaction implements Transaction {
   /** The frame is wanted though it may be empty. */
   beaten = false;
   nowMs = 0;
+  /** The dot of all members that are added quickly in this batch. */
+  #addDots: Dots | null = null;
   readonly #replica: string;
   readonly #clock: HybridClock;
   readonly #now: () => number;
@@ -133,7 +136,8 @@ export class BatchTransaction implements Transaction {
   }
 
   increment(key: ByteString, by: bigint): bigint {
-    return BigInt(this.#count(key, { op: 'add', by: integer(by) }) as Integer);
+    const step = integer(by);
+    return BigInt(this.#countQuickly(key, step) ?? (this.#count(key, { op: 'add', by: step }) as Integer));
   }
 
   incrementFloat(key: ByteString, by: Decimal): Decimal {
@@ -151,6 +155,8 @@ export class BatchTransaction implements Transaction {
     const record = this.#record(key);
     requireMembers(this.#rules.of(key));
     for (const member of members) this.#checkSize(member);
+    const added = this.#addQuickly(record, members);
+    if (added !== null) return added;
     return this.#edit(record, addMembers(record.state, this.#type(record), members, this.#site()));
   }
 
@@ -205,6 +211,40 @@ export class BatchTransaction implements Transaction {
     const rule = this.#rules.of(key);
     requireWritable(rule, value);
     return rule;
+  }
+
+  /** Null, and nothing is changed: {@link #count} must do it. */
+  #countQuickly(key: ByteString, by: Integer): Integer | null {
+    const record = this.#record(key);
+    requireCountable(this.#rules.of(key));
+    requireInt64(by);
+    const known = this.changes.get(key);
+    const change = known ?? beginChange(record, this.#rules.resolve);
+    if (known === undefined) change.quick = beginCount(record, change.value);
+    if (change.quick?.kind !== 'count') return null;
+    const sum = countQuickly(record.state, change.quick, by, this.#site());
+    if (sum !== null) this.#changedQuickly(change, known === undefined);
+    return sum;
+  }
+
+  /** Null, and nothing is changed: the general way must do it. */
+  #addQuickly(record: KeyRecord, members: readonly ByteString[]): number | null {
+    const { key } = record;
+    if (members.length === 0) return null;
+    const known = this.changes.get(key);
+    const change = known ?? beginChange(record, this.#rules.resolve);
+    this.#addDots ??= [this.#site()];
+    if (known === undefined) change.quick = beginAdd(record, this.#addDots);
+    if (change.quick?.kind !== 'add') return null;
+    const absent = addQuickly(change, change.quick, members);
+    this.#changedQuickly(change, known === undefined);
+    return absent;
+  }
+
+  #changedQuickly(change: KeyChange, first: boolean): void {
+    this.mutations += 1;
+    change.grew = true;
+    if (first) this.changes.set(change.record.key, change);
   }
 
   #count(key: ByteString, op: Extract<StringOp, { readonly by: unknown }>): Decimal {
@@ -276,6 +316,10 @@ export class BatchTransaction implements Transaction {
       this.changes.set(record.key, change);
     }
     this.mutations += 1;
+    if (change.quick !== null) {
+      this.deltas.set(record.key, deltaOf(change, this.#replica));
+      change.quick = null;
+    }
     mergeChange(change, delta);
     record.nativeMissing = false;
     const before = this.deltas.get(record.key);

@@ -57,7 +57,8 @@ function writeHeaders(
     const after = digests.next(slot, digest, removes);
     out.string(slotHashKey(slot));
     out.number(digest);
-    out.optional(after === null ? null : decimal(after));
+    if (after === null) out.boolean(false);
+    else out.decimal(after);
     out.number(count);
     for (let i = first; i >= 0; i = nextOf[i]!) {
       const { key, expected, header } = writes[i]!;

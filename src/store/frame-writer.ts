@@ -95,6 +95,33 @@ export class FrameWriter {
     return at + 5;
   }
 
+  /** A whole number from 0 to 2^53-1 as decimal text. */
+  decimal(value: number): void {
+    let size = 1;
+    for (let limit = 10; value >= limit; limit *= 10) size += 1;
+    const start = this.#stringHeader(size);
+    const buffer = this.#buffer;
+    // In two parts, so that the digits are taken off small integers.
+    let at = start + size;
+    let high = value;
+    if (size > 8) {
+      high = Math.floor(value / 1e8);
+      let low = value - high * 1e8;
+      for (let i = 0; i < 8; i += 1) {
+        const rest = (low / 10) | 0;
+        at -= 1;
+        buffer[at] = 48 + low - rest * 10;
+        low = rest;
+      }
+    }
+    while (at > start) {
+      const rest = (high / 10) | 0;
+      at -= 1;
+      buffer[at] = 48 + high - rest * 10;
+      high = rest;
+    }
+  }
+
   /** The bytes of a ByteString. */
   string(value: ByteString): void {
     const { length } = value;
