@@ -8,6 +8,7 @@ import type { ByteString } from '../../crdts/bytes.js';
 import { addDigests, bodyDigest, memberDigest, subtractDigests } from '../../crdts/digest.js';
 import type { ReplicaId } from '../../crdts/dot.js';
 import { type Deadline, deadlineOf } from '../../crdts/expiry.js';
+import { formatInteger, type Integer } from '../../crdts/integer.js';
 import {
   type KeyState,
   mergeKeyState,
@@ -124,6 +125,7 @@ export function mergeChange(change: KeyChange, delta: KeyState): boolean {
 export function planWrite(change: KeyChange, nowMs: number, resolve: ResolveKey): KeyWrite {
   const { record, cleared } = change;
   const { key, state } = record;
+  if (change.quick?.kind === 'count') return planCount(change, change.quick.sum);
   // Most writes: no members and no deadline, neither before nor after.
   if (state.set === null && state.expiry === null) return planString(change, nowMs, resolve);
   const entries: [ByteString, ByteString | null][] = [];
@@ -163,6 +165,19 @@ export function planWrite(change: KeyChange, nowMs: number, resolve: ResolveKey)
       ? { expireAtMs: deadline }
       : {}),
   };
+}
+
+/** As {@link planWrite}, for a key that was only counted on: the visible sum is known. */
+function planCount({ record, header: expected, body, value }: KeyChange, sum: Integer): KeyWrite {
+  const { key, state } = record;
+  const text = formatInteger(sum);
+  const header = encodeHeader(record);
+  record.header = header;
+  record.bodyDigest = bodyDigest(key, state);
+  const digest = subtractDigests(record.bodyDigest, body);
+  return text === value
+    ? { key, expected, header, digest }
+    : { key, expected, header, digest, native: { kind: 'string', value: text } };
 }
 
 /** As {@link planWrite}, for a key that never had members or a deadline. */
