@@ -6,15 +6,25 @@ import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import { footprintBench } from './footprint.js';
 import { type Bench, line, machine, type Row, versionOf } from './harness.js';
 import { joinBench } from './join.js';
 import { mergeBench } from './merge.js';
+import { remoteBench } from './remote.js';
 import { sizesBench } from './sizes.js';
 import { transferBench } from './transfer.js';
 import { writeBench } from './write.js';
 
 /** Every benchmark: a new one is one more file, and one more name here. */
-const BENCHES: readonly Bench[] = [mergeBench, sizesBench, joinBench, transferBench, writeBench];
+const BENCHES: readonly Bench[] = [
+  mergeBench,
+  sizesBench,
+  joinBench,
+  transferBench,
+  writeBench,
+  remoteBench,
+  footprintBench,
+];
 
 class UsageError extends Error {}
 

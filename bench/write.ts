@@ -9,6 +9,7 @@
 import { Redis } from 'ioredis';
 import { createNode, type MeshNode } from '../src/index.js';
 import { launchValkey } from '../src/valkey-server/launch.js';
+import { type Cost, drive, timed } from './cost.js';
 import { type Bench, type BenchOptions, expect, median } from './harness.js';
 
 const BENCH = 'write';
@@ -32,49 +33,6 @@ interface Case {
   readonly theirs: Side;
   /** Throws unless the server holds what that run of one of the sides must have left. */
   readonly check: (side: Side, turn: number, writes: number) => Promise<void>;
-}
-
-/** What one run cost: seconds, and microseconds of processor time per write. */
-interface Cost {
-  readonly seconds: number;
-  readonly process: number;
-  readonly server: number;
-}
-
-/** Runs `writes` writes with so many under way. */
-async function drive(
-  writes: number,
-  inFlight: number,
-  write: (i: number) => Promise<unknown>,
-): Promise<void> {
-  let next = 0;
-  const worker = async (): Promise<void> => {
-    while (next < writes) await write(next++);
-  };
-  await Promise.all(Array.from({ length: Math.min(inFlight, writes) }, worker));
-}
-
-/** Processor seconds that the server has used. */
-async function serverSeconds(admin: Redis): Promise<number> {
-  let sum = 0;
-  for (const [, seconds] of (await admin.info('cpu')).matchAll(/^used_cpu_(?:sys|user):([\d.]+)/gm))
-    sum += Number(seconds);
-  return sum;
-}
-
-async function timed(admin: Redis, writes: number, work: () => Promise<void>): Promise<Cost> {
-  globalThis.gc?.();
-  const server = await serverSeconds(admin);
-  const cpu = process.cpuUsage();
-  const begun = performance.now();
-  await work();
-  const seconds = (performance.now() - begun) / 1000;
-  const { user, system } = process.cpuUsage(cpu);
-  return {
-    seconds,
-    process: (user + system) / writes,
-    server: (((await serverSeconds(admin)) - server) / writes) * 1e6,
-  };
 }
 
 const value = (turn: number, i: number): string => `v${turn}:${i}`.padEnd(10, 'x');

@@ -76,6 +76,25 @@ test('an empty region joins two that hold 20,000 keys and take 1,000 writes/s, a
   assert.ok(process.platform !== 'linux' || peak!.value < 700, JSON.stringify(peak));
 });
 
+test('what writes, remote frames and memory cost is measured on real servers, each result checked before it counts', async () => {
+  const file = join(folder, 'servers.json');
+  const { code, stderr } = await bench(['write', 'remote', 'footprint', '--json', file], {
+    BENCH_SCALE: '0.005',
+    BENCH_ROUNDS: '1',
+  });
+  assert.equal(code, 0, stderr);
+  const rows = JSON.parse(readFileSync(file, 'utf8')) as Row[];
+  assert.deepEqual([...new Set(rows.map((row) => row.bench))], ['write', 'remote', 'footprint']);
+  for (const row of rows) assert.ok(row.value >= 0 && Number.isFinite(row.value), row.case);
+  const find = (what: string) => rows.find((row) => row.case.endsWith(what));
+  assert.equal(find('2000 under way | register.set')?.baseline, 'SET');
+  assert.equal(find('2000 under way | counter.increment')?.baseline, 'INCR');
+  assert.equal(find('new members | applied from frames')?.baseline, 'acknowledged here');
+  assert.ok(find('| sustained in each of three such regions')!.value > 0);
+  const strings = rows.find((row) => row.bench === 'footprint' && row.case.endsWith('| valkey-mesh'));
+  assert.ok(strings!.ratio! > 1, 'what makes data mergeable takes memory');
+});
+
 test('an unknown benchmark and an unknown flag are told, with the names that there are', async () => {
   const unknown = await bench(['speed'], {});
   assert.equal(unknown.code, 2);
