@@ -15,7 +15,7 @@
  */
 import type { ByteString } from '../../crdts/bytes.js';
 import type { ReplicaId } from '../../crdts/dot.js';
-import type { HybridClock, Stamp } from '../../crdts/stamp.js';
+import type { HybridClock } from '../../crdts/stamp.js';
 import {
   LimitError,
   MeshError,
@@ -25,63 +25,14 @@ import {
   StoreResetError,
   StoreUnavailableError,
 } from '../errors.js';
-import type { Logger } from '../options.js';
-import type { AppliedMark, Commit, KeyWrite, LoggedFrame, Store, StoreFacts } from '../store/store.js';
-import type { Timers } from '../timers.js';
-import { BlindWrites } from './blind-writes.js';
-import { type Conflict, Knowledge } from './conflicts.js';
-import { type CachedKey, KeyCache } from './key-cache.js';
-import { loadKeys, type Wants, want, wantBlind } from './key-loader.js';
-import type { KeyRules } from './key-rules.js';
-import { type LocalItem, runLocalBatch, SpoiledBatchError, TellDeps } from './local-batch.js';
+import type { AppliedMark, KeyWrite, Store } from '../store/store.js';
+import { type Batch, Batches, type Loaded, raiseMarks } from './batches.js';
+import { type LocalItem, SpoiledBatchError } from './local-batch.js';
 import type { Operation, Settle } from './operation.js';
-import type { PlainRecord } from './plain-record.js';
-import { firstWants, type RemoteItem, runRemoteBatch, secondWants } from './remote-batch.js';
+import type { RemoteItem } from './remote-batch.js';
+import type { ReplicaOptions } from './replica-options.js';
 import { Tickets } from './tickets.js';
 import { type Work, WorkQueue } from './work-queue.js';
-
-/** What a replica tells its node. Handlers must not throw. */
-export interface ReplicaEvents {
-  /** A frame of this replica has been committed. */
-  onFrame(frame: LoggedFrame): void;
-  /** Remote frames or states have been committed; `frames` counts the frames. */
-  onApplied(frames: number): void;
-  /** Keys changed by a committed batch, and whether by this node's own operations. They may be ahead of it, by commits under way. */
-  onChanges(changed: readonly CachedKey[], local: boolean): void;
-  onConflicts(conflicts: readonly Conflict[]): void;
-  /** Another node on the same store was faster: reads again what the store holds, and tells it by {@link Replica.learn}. */
-  onStale(): Promise<void>;
-  /** Commits failed that would have changed these keys; what was told of them before may have looked ahead. */
-  onUndone(keys: Iterable<ByteString>): void;
-  /** Remote items could not be merged and were dropped, and all that waited behind them: a bug, or damaged data. */
-  onMergeFailed(error: Error): void;
-  /** The store can't be used; operations are refused until {@link onStoreBack}. */
-  onStoreLost(error: Error): void;
-  /**
-   * The store answers again. Gives the replica id to go on with: the same one if the store still has everything,
-   * else a new one, already stored there.
-   */
-  onStoreBack(facts: StoreFacts): Promise<ReplicaId>;
-}
-
-export interface ReplicaOptions {
-  readonly replica: ReplicaId;
-  readonly store: Store;
-  readonly clock: HybridClock;
-  readonly timers: Timers;
-  readonly logger: Logger;
-  readonly events: ReplicaEvents;
-  readonly maxValueBytes: number;
-  readonly rules: KeyRules;
-  readonly maxQueuedOperations: number;
-  readonly maxQueuedBytes: number;
-  /** Keep the losing value of each conflict, at the cost of reading it. */
-  readonly reportConflicts: boolean;
-  /** Commits that may overlap. Default: 2. */
-  readonly maxInFlight?: number;
-  /** Keys held in memory. Default: 100,000. */
-  readonly maxCachedKeys?: number;
-}
 
 /** Pause before a batch is tried again that the store refused, and between attempts to reach a lost store. */
 const RETRY_MS = 250;
@@ -92,14 +43,8 @@ const MAX_STALE_IN_A_ROW = 20;
 const LEAST_YIELD_MS = 1;
 const MOST_YIELD_MS = 50;
 
-interface InFlight extends Work {
+interface InFlight extends Batch {
   readonly sentMs: number;
-  readonly frame: LoggedFrame | null;
-  readonly marks: readonly AppliedMark[];
-  readonly changed: readonly CachedKey[];
-  readonly conflicts: readonly Conflict[];
-  /** It was built on guesses (blind-writes.ts). */
-  readonly guessed: boolean;
   outcome: 'pending' | 'committed' | Error;
 }
 
@@ -107,24 +52,17 @@ export class Replica {
   readonly #options: ReplicaOptions;
   readonly #store: Store;
   readonly #clock: HybridClock;
-  readonly #cache: KeyCache;
-  readonly #knowledge = new Knowledge();
-  readonly #tell = new TellDeps();
+  readonly #batches: Batches;
   /** What is committed. */
   readonly #applied = new Map<ReplicaId, AppliedMark>();
-  /** What the records in memory include: commits under way too. */
-  readonly #assumed = new Map<ReplicaId, AppliedMark>();
   readonly #inFlight: InFlight[] = [];
   readonly #queue = new WorkQueue();
   readonly #tickets = new Tickets();
-  readonly #blind = new BlindWrites();
   #replica: ReplicaId;
   /** The batch whose keys are being loaded. */
   #loading: Work | null = null;
   #staleInARow = 0;
   #closing = false;
-  /** Other nodes use the same store. */
-  #shared = false;
   /** No batch of operations is begun. */
   #held = false;
   /** Told when no batch of operations is under way any more. */
@@ -141,7 +79,7 @@ export class Replica {
     this.#store = options.store;
     this.#clock = options.clock;
     this.#replica = options.replica;
-    this.#cache = new KeyCache(options.maxCachedKeys ?? 100_000);
+    this.#batches = new Batches(options);
     this.#adopt(applied);
   }
 
@@ -249,8 +187,8 @@ export class Replica {
       await this.#store.commit({ writes });
     } finally {
       // What is known of their native values doesn't hold any more; where a digest was wrong, nor which keys have a header.
-      if (writes.some(({ digest, header }) => digest !== 0 || header === null)) this.#cache.clear();
-      else for (const { key } of writes) this.#cache.delete(key);
+      if (writes.some(({ digest, header }) => digest !== 0 || header === null)) this.#batches.invalidateAll();
+      else this.#batches.invalidate(writes.map(({ key }) => key));
     }
   }
 
@@ -280,12 +218,12 @@ export class Replica {
 
   /** The number of this replica's last frame that was sent to the store, whether its outcome is known or not. */
   get lastSent(): number {
-    return this.#assumed.get(this.#replica)?.number ?? 0;
+    return this.#batches.assumed(this.#replica);
   }
 
   /** Other nodes use the same store, or none does. */
   set shared(shared: boolean) {
-    this.#shared = shared;
+    this.#batches.shared = shared;
   }
 
   /**
@@ -307,13 +245,13 @@ export class Replica {
     );
     for (const { stamp } of news) if (!this.#clock.isAhead(stamp)) this.#clock.observe(stamp);
     raiseMarks(this.#applied, news);
-    raiseMarks(this.#assumed, news);
+    this.#batches.raise(news);
     return news;
   }
 
   /** Another node on the same store has changed these keys: what is in memory of them is old. */
   invalidate(keys: Iterable<ByteString>): void {
-    for (const key of keys) this.#cache.delete(key);
+    this.#batches.invalidate(keys);
   }
 
   /** Number of remote items that wait. */
@@ -376,11 +314,7 @@ export class Replica {
   }
 
   #forgetAssumptions(): void {
-    this.#cache.clear();
-    this.#knowledge.clear();
-    this.#tell.reset();
-    this.#assumed.clear();
-    for (const [replica, mark] of this.#applied) this.#assumed.set(replica, mark);
+    this.#batches.forget(this.#applied.values());
   }
 
   #schedule(): void {
@@ -396,146 +330,44 @@ export class Replica {
       while (this.#pause === 'none' && this.#inFlight.length < maxInFlight) {
         const work = this.#queue.take(this.#closing ? 'local' : this.#held ? 'remote' : null);
         if (work === null) return;
-        const records = new Map<ByteString, CachedKey>();
-        let failure: { readonly error: unknown } | null = null;
-        let guessed: readonly PlainRecord[] = [];
+        let loaded: Loaded | null = null;
+        let failure: unknown = null;
         this.#loading = work;
         try {
-          guessed = await this.#load(work, records);
+          loaded = await this.#batches.load(work);
         } catch (error) {
-          failure = { error };
+          failure = error;
         }
         // What was loaded doesn't hold any more; the batch stands in the queue again, or has been given up.
         if (this.#loading !== work) continue;
         this.#loading = null;
-        if (failure !== null) {
-          this.#loadFailed(work, failure.error);
+        if (loaded === null) {
+          this.#loadFailed(work, failure);
           continue;
         }
         if (this.#pause !== 'none') {
           this.#queue.putBack(work);
           continue;
         }
-        this.#begin(work, records, guessed);
+        this.#begin(work, loaded);
       }
     } finally {
       this.#pumping = false;
     }
   }
 
-  /** Gives the records that are guesses. */
-  async #load(work: Work, records: Map<ByteString, CachedKey>): Promise<readonly PlainRecord[]> {
-    if (work.local.length > 0) {
-      const wants: Wants = new Map();
-      for (const { operation } of work.local) {
-        for (const { key, value, members, blind } of operation.needs)
-          if (blind === true) wantBlind(wants, key);
-          else want(wants, key, value === true, members);
-      }
-      return loadKeys(this.#store, this.#cache, wants, records, this.#blind);
-    }
-    const guessed = await loadKeys(this.#store, this.#cache, firstWants(work.remote), records, this.#blind);
-    const more = secondWants(work.remote, records, this.#knowledge, this.#options.reportConflicts);
-    if (more.size > 0) await loadKeys(this.#store, this.#cache, more, records);
-    return guessed;
-  }
-
-  #begin(work: Work, records: Map<ByteString, CachedKey>, guessed: readonly PlainRecord[]): void {
+  #begin(work: Work, loaded: Loaded): void {
     try {
-      const batch =
-        work.local.length > 0
-          ? this.#runLocal(work.local, records, guessed.length > 0)
-          : this.#runRemote(work.remote, records, guessed.length > 0);
-      // The commit will tell whether a guess was right: but only of keys that it writes.
-      for (const record of guessed) if (record.isWritten) this.#cache.set(record);
-      this.#send(batch);
+      const batch = this.#batches.run(work, loaded, this.#replica);
+      this.#send({ ...batch, sentMs: this.#options.timers.now(), outcome: 'pending' });
     } catch (error) {
-      // The records are spoiled; those under way were planned before and stay valid, so only the cache is dropped.
-      this.#cache.clear();
-      this.#tell.reset();
       this.#dropSpoiling(work, error instanceof Error ? error : new MeshError('INTERNAL', String(error)));
     }
-    for (const record of records.values()) this.#cache.release(record);
-    this.#cache.trim();
   }
 
-  #runLocal(
-    items: readonly LocalItem[],
-    records: Map<ByteString, CachedKey>,
-    guessed: boolean,
-  ): InFlight & { commit: unknown } {
-    const applied = new Map<ReplicaId, Stamp>();
-    for (const [replica, mark] of this.#assumed)
-      if (replica !== this.#replica) applied.set(replica, mark.stamp);
-    const {
-      frame,
-      commit: changing,
-      changed,
-      grown,
-    } = runLocalBatch(items, records, {
-      replica: this.#replica,
-      frameNumber: (this.#assumed.get(this.#replica)?.number ?? 0) + 1,
-      clock: this.#clock,
-      now: () => this.#options.timers.now(),
-      maxValueBytes: this.#options.maxValueBytes,
-      rules: this.#options.rules,
-      applied,
-      tell: this.#tell,
-    });
-    for (const record of grown) this.#cache.set(record);
-    const commit = this.#shared ? compared(changing, records, changed) : changing;
-    const marks =
-      frame === null ? [] : [{ replica: this.#replica, number: frame.number, stamp: frame.stamp }];
-    return {
-      local: items,
-      remote: [],
-      frame,
-      marks,
-      changed,
-      conflicts: [],
-      sentMs: this.#options.timers.now(),
-      guessed,
-      outcome: 'pending',
-      commit,
-    };
-  }
-
-  #runRemote(
-    items: readonly RemoteItem[],
-    records: Map<ByteString, CachedKey>,
-    guessed: boolean,
-  ): InFlight & { commit: unknown } {
-    for (const item of items) {
-      for (const frame of item.frames) this.#clock.observe(frame.stamp);
-      for (const [, state] of item.states) this.#clock.observe(state.touched);
-      for (const mark of item.marks) this.#clock.observe(mark.stamp);
-    }
-    const { commit, changed, grown, conflicts } = runRemoteBatch(
-      items,
-      this.#assumed,
-      records,
-      this.#knowledge,
-      this.#options.timers.now(),
-      this.#options.rules,
-    );
-    for (const record of grown) this.#cache.set(record);
-    return {
-      local: [],
-      remote: items,
-      frame: null,
-      marks: commit.applied ?? [],
-      changed,
-      conflicts,
-      sentMs: this.#options.timers.now(),
-      guessed,
-      outcome: 'pending',
-      commit,
-    };
-  }
-
-  #send(batch: InFlight & { commit: unknown }): void {
-    const commit = batch.commit as Parameters<Store['commit']>[0] | null;
-    raiseMarks(this.#assumed, batch.marks);
+  #send(batch: InFlight): void {
+    const { commit } = batch;
+    this.#batches.raise(batch.marks);
     this.#inFlight.push(batch);
     const nothing =
       commit === null ||
@@ -631,7 +463,7 @@ export class Replica {
     }
     const stale = error instanceof StaleCommitError;
     const { local, guessed } = batches[0]!;
-    if (stale && guessed) this.#blind.wrong();
+    if (stale && guessed) this.#batches.guessedWrong();
     // What frees memory is let through where nothing else is: each operation is tried alone.
     const alone = local.length > 1 && error instanceof StoreRefusedError && error.reason === 'OOM';
     for (const batch of [...batches].reverse()) {
@@ -786,23 +618,4 @@ export class Replica {
       }
     }
   }
-}
-
-/** Adds to a commit that the keys which were only looked at must be as they were found. */
-function compared(
-  commit: Commit | null,
-  records: ReadonlyMap<ByteString, CachedKey>,
-  changed: readonly CachedKey[],
-): Commit | null {
-  const looks: KeyWrite[] = [];
-  const written = new Set(changed.map(({ key }) => key));
-  for (const { key, header } of records.values())
-    if (!written.has(key)) looks.push({ key, expected: header, header, digest: 0 });
-  if (looks.length === 0) return commit;
-  return { ...commit, writes: [...(commit?.writes ?? []), ...looks] };
-}
-
-function raiseMarks(marks: Map<ReplicaId, AppliedMark>, by: readonly AppliedMark[]): void {
-  for (const mark of by)
-    if ((marks.get(mark.replica)?.number ?? 0) < mark.number) marks.set(mark.replica, mark);
 }
