@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import { clusterBench } from './cluster.js';
 import { footprintBench } from './footprint.js';
 import { type Bench, line, machine, type Row, versionOf } from './harness.js';
 import { joinBench } from './join.js';
@@ -24,6 +25,7 @@ const BENCHES: readonly Bench[] = [
   writeBench,
   remoteBench,
   footprintBench,
+  clusterBench,
 ];
 
 class UsageError extends Error {}

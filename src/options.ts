@@ -22,7 +22,7 @@ export interface NodeOptions {
   readonly region: string;
   /**
    * `'memory'`, the URL of the region's own Valkey (forms: store/valkey-url.ts), an object with ioredis's names for it (host
-   * and port, path, or sentinels and name; tls …), or a store of your own. Default: 'memory'.
+   * and port, path, or cluster, or sentinels and name; tls …), or a store of your own. Default: 'memory'.
    */
   readonly store?: string | ValkeyServerOptions | Store;
   /** Key patterns with their type and policy; the first that matches a key holds. The same on every member. Default: [], any type, last write wins. */

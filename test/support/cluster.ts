@@ -156,10 +156,15 @@ export class ValkeyCluster implements RegionStore {
     return `rediss+cluster://${this.servers.map(({ port }) => `127.0.0.1:${port + 2}`).join(',')}`;
   }
 
-  client(): Cluster {
+  client(enableAutoPipelining = false): Cluster {
     const made = new Cluster(
       this.servers.map(({ port }) => ({ host: '127.0.0.1', port })),
-      { clusterRetryStrategy: () => 50, retryDelayOnFailover: 50, slotsRefreshTimeout: 5000 },
+      {
+        clusterRetryStrategy: () => 50,
+        retryDelayOnFailover: 50,
+        slotsRefreshTimeout: 5000,
+        enableAutoPipelining,
+      },
     );
     made.on('error', () => {});
     return made;
