@@ -22,6 +22,11 @@
  * says that it has more of this node's frames than the node itself proves that their numbers are used up. Either way a new epoch begins
  * before any further frame is made. What was lost is then a retired replica's: this node's memory applies its frames again,
  * and what others have comes by repair (sync/repairs.ts); what nobody has is told in sync/holes.ts.
+ *
+ * **Several nodes on one store** (sync/siblings.ts) have an identity each, by PeerId, with its own clean mark: only this node's own commits
+ * concern it. A rollback may spare this node's frames and take those of another one, that this node has reported as applied: the stored
+ * applied vector, read with each heartbeat and each new connection, shows it, and a new epoch begins as well. An identity that another node has
+ * taken away, because this one seemed gone, is not there any more: a new epoch again.
  */
 import type { ReplicaId } from '../crdts/dot.js';
 import { STAMP_EPOCH_MS } from '../crdts/stamp.js';

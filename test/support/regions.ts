@@ -39,6 +39,8 @@ export interface RegionsOptions {
   readonly appendonly?: boolean;
   /** Stores to use instead of a Valkey of the region's own, by the region's place; the test ends them. */
   readonly stores?: readonly RegionStore[];
+  /** Nodes that use the Valkey of another one, and are of its region: place → place of that one. Default: none. */
+  readonly shares?: Readonly<Record<number, number>>;
   /** How many of the last ones have their Valkey, but no peer until `start` is called. Default: 0. */
   readonly late?: number;
   /** Flags of every peer, besides those that join them. */
@@ -234,6 +236,7 @@ export class Regions {
       flags: more = [],
       env = {},
       stores = [],
+      shares = {},
     } = options;
     const numbers = Array.from({ length: count }, (_, at) => at);
     const folder = mkdtempSync(join(tmpdir(), 'valkey-mesh-regions-'));
@@ -258,14 +261,18 @@ export class Regions {
         }
       }
       const launched = await Promise.allSettled(
-        numbers.map(() => launchValkey({ appendonly, args: valkeyArgs })),
+        numbers
+          .filter((at) => shares[at] === undefined)
+          .map(() => launchValkey({ appendonly, args: valkeyArgs })),
       );
       for (const each of launched) if (each.status === 'fulfilled') valkeys.push(each.value);
       for (const each of launched) if (each.status === 'rejected') throw each.reason;
+      const own = numbers.filter((at) => shares[at] === undefined);
       for (const at of numbers) {
+        const home = shares[at] ?? at;
         const flags = [
           ...more,
-          ...['--region', NAMES[at]!, '--mesh-key', meshKey],
+          ...['--region', NAMES[home]!, '--mesh-key', meshKey],
           ...['--identity', file(`${NAMES[at]}.key`, identities[at]!.bytes)],
           ...['--listen', `/ip4/127.0.0.1/tcp/${firstPort + at}`, '--announce', 'none'],
           ...['--resp', '127.0.0.1:0', '--http', '127.0.0.1:0'],
@@ -277,7 +284,7 @@ export class Regions {
               `/ip4/127.0.0.1/tcp/${proxy.port}/p2p/${identities[to]!.peerId}`,
             ]),
         ];
-        all.push(new Region(NAMES[at]!, valkeys[at]!, flags, env, stores[at]));
+        all.push(new Region(NAMES[at]!, valkeys[own.indexOf(home)]!, flags, env, stores[at]));
       }
       await Promise.all(all.slice(0, count - late).map((region) => region.start()));
       const regions = new Regions(all, links, folder);

@@ -119,6 +119,19 @@ export const MODES: Readonly<Record<string, Mode>> = {
     },
     share: 0.02,
   },
+  'siblings-outcasts': {
+    title: 'regions agree when members are forgotten and return, two of which use one store',
+    troubles: {
+      regions: ['a', 'a2', 'b', 'c'],
+      shares: { a2: 'a' },
+      crashes: true,
+      outcasts: true,
+      forgets: true,
+      steps: 240,
+      node: { tombstoneGraceMs: 500 },
+    },
+    share: 0.1,
+  },
 };
 
 /** Seeds of a mode when `seeds` are asked for, at least one. */
