@@ -83,6 +83,14 @@ export class Epochs {
     this.begin('the store has lost frames that were applied');
   }
 
+  /**
+   * The store has lost data. Another node on it may bring this one's frames back before it is opened again, so that nothing seems to be
+   * missing; but a frame whose commit was under way may have been read there, and told, and is gone.
+   */
+  lost(): void {
+    this.#spent = this.#options.replica.id;
+  }
+
   /** Makes no further frame under the running epoch. */
   begin(reason: string): void {
     const { replica } = this.#options;

@@ -2,7 +2,7 @@
 import { HybridClock } from '../crdts/stamp.js';
 import type { Engine, NodeStatus } from './engine.js';
 import { Epochs } from './epochs.js';
-import { type LoadingError, StoppedError, StoreUnavailableError } from './errors.js';
+import { type LoadingError, StoppedError, StoreResetError, StoreUnavailableError } from './errors.js';
 import { FollowedChanges } from './followed-changes.js';
 import { FrameLog } from './frame-log.js';
 import { replicaHash } from './mesh/identity.js';
@@ -144,6 +144,7 @@ export class NodeCore implements Engine {
           onMergeFailed: () => this.#sync.restart(this.#replica.applied.values()),
           onStoreLost: (error) => {
             if (this.#state === 'ready') this.#state = 'store-unavailable';
+            if (error instanceof StoreResetError) this.#epochs.lost();
             logger.error(
               { err: error },
               "this region's store is unavailable: operations are refused until it is back",
@@ -359,8 +360,13 @@ export class NodeCore implements Engine {
   #watchStore(): void {
     this.#watch = this.#options.timers.after(this.#options.heartbeatMs, async () => {
       if (this.#stopping !== null) return;
-      if (this.#replica.available && !(await this.#store.ping()) && this.#stopping === null)
-        this.#replica.storeFailed(new StoreUnavailableError('the store does not answer'));
+      if (this.#replica.available && !(await this.#store.ping()) && this.#stopping === null) {
+        // Should data be lost, that says so.
+        const error: unknown = await this.#store.refresh().catch((reason: unknown) => reason);
+        this.#replica.storeFailed(
+          error instanceof StoreResetError ? error : new StoreUnavailableError('the store does not answer'),
+        );
+      }
       if (this.#stopping === null) this.#watchStore();
     });
   }
