@@ -5,7 +5,7 @@
  * *native* value that any client of the store can read: a string, a set, an expiry. Besides, it holds the log of this
  * node's own frames, the applied vector, and a few facts about the node. One commit changes all of that in one atomic step.
  *
- * Three stores implement this port, `memory`, `valkey` and `valkey cluster`, and one compliance suite (test/support/store-compliance.ts) runs on both.
+ * Three stores implement this port, `memory`, `valkey` and `valkey cluster`, and one compliance suite (test/support/store-compliance.ts) runs on all.
  */
 import type { ByteString } from '../../crdts/bytes.js';
 import type { ReplicaId } from '../../crdts/dot.js';
