@@ -102,11 +102,6 @@ export class Dialing {
     }
   }
 
-  /** Dials a member no more. */
-  forget(peer: PeerId): void {
-    for (const target of this.#of(peer)) this.#remove(target);
-  }
-
   /** Ends all dialing. */
   stop(): void {
     this.#stopped = true;

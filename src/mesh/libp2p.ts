@@ -63,7 +63,6 @@ class Libp2pMesh implements Mesh {
   readonly #announce: readonly string[] | undefined;
   readonly #configured: readonly { address: string; peer: PeerId | undefined }[];
   readonly #allow: ReadonlySet<PeerId> | undefined;
-  readonly #refused = new Set<PeerId>();
   readonly #topic: string;
   readonly #logger: Logger;
   readonly #timers: Timers;
@@ -189,14 +188,6 @@ class Libp2pMesh implements Mesh {
     return this.#isRunning() ? (this.#reachability?.peers() ?? []) : [];
   }
 
-  refuse(peer: PeerId, reason: string): void {
-    if (this.#refused.has(peer)) return;
-    this.#refused.add(peer);
-    this.#logger.warn({ peer, reason }, 'a peer is refused from now on');
-    this.#dialing.forget(peer);
-    this.#disconnect(peer, reason);
-  }
-
   stop(): Promise<void> {
     this.#stopped ??= this.#stop();
     return this.#stopped;
@@ -220,7 +211,7 @@ class Libp2pMesh implements Mesh {
   }
 
   #isAllowed(peer: PeerId): boolean {
-    return !this.#refused.has(peer) && (this.#allow === undefined || this.#allow.has(peer));
+    return this.#allow === undefined || this.#allow.has(peer);
   }
 
   #connections(peer: PeerId): Connection[] {
@@ -228,10 +219,6 @@ class Libp2pMesh implements Mesh {
     return this.#node!.getConnections().filter(
       (connection) => connection.status === 'open' && connection.remotePeer.toString() === peer,
     );
-  }
-
-  #disconnect(peer: PeerId, reason: string): void {
-    for (const connection of this.#connections(peer)) connection.abort(new Error(reason));
   }
 
   async #wire(node: MeshNode): Promise<void> {

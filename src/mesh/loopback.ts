@@ -124,7 +124,7 @@ export class LoopbackNetwork {
   carries(from: PeerId, to: PeerId): boolean {
     const [sender, receiver] = [this.#meshes.get(from), this.#meshes.get(to)];
     if (sender?.handlers === undefined || receiver?.handlers === undefined) return false;
-    return !this.#cut.has(link(from, to)) && !sender.refuses(to) && !receiver.refuses(from);
+    return !this.#cut.has(link(from, to));
   }
 
   /** @internal */
@@ -199,7 +199,6 @@ class LoopbackMesh implements Mesh {
   handlers: MeshHandlers | undefined;
   readonly #network: LoopbackNetwork;
   readonly #reachable = new Set<PeerId>();
-  readonly #refused = new Map<PeerId, string>();
   readonly #requests = new Set<LoopbackRequest>();
   #stopped = false;
 
@@ -265,11 +264,6 @@ class LoopbackMesh implements Mesh {
     return [...this.#reachable];
   }
 
-  refuse(peer: PeerId, reason: string): void {
-    this.#refused.set(peer, reason);
-    this.#network.joined();
-  }
-
   async stop(): Promise<void> {
     if (this.#stopped) return;
     this.#stopped = true;
@@ -277,10 +271,6 @@ class LoopbackMesh implements Mesh {
     this.#reachable.clear();
     for (const request of this.#requests) request.end(new PeerError(`${this.self} has stopped`));
     this.#network.left(this);
-  }
-
-  refuses(peer: PeerId): boolean {
-    return this.#refused.has(peer);
   }
 
   /** Compares who is reachable with who was: a loss is reported at once, a gain after one latency. */

@@ -51,8 +51,6 @@ export interface Mesh {
   ): AsyncIterable<Uint8Array>;
   /** Members that are reachable now. */
   peers(): PeerId[];
-  /** Breaks the connection to a peer and refuses it from now on, with a reason for the log. */
-  refuse(peer: PeerId, reason: string): void;
   /** Closes everything; `start` can't be called again. */
   stop(): Promise<void>;
 }
