@@ -34,14 +34,6 @@ after(async () => {
 });
 afterEach(() => regions.heal());
 
-async function grows(ledger: Ledger, by: number): Promise<void> {
-  const wanted = ledger.acknowledged.size + by;
-  await waitFor(() => ledger.acknowledged.size >= wanted, {
-    deadlineMs: DEADLINE_MS,
-    what: `${by} entries more, after ${[...ledger.errors.keys()].join(' | ')}`,
-  });
-}
-
 /** A ledger that counts on the first server, the one with a replica, and notes on another one. */
 function ledgerOfTwo(name: string): Ledger {
   const slot = (key: string) => keySlot(key as ByteString);
@@ -66,10 +58,10 @@ async function whileWriting(ledger: Ledger, happens: () => Promise<void>): Promi
   let over = false;
   const writing = [a, b].map((region) => ledger.writeUntil(() => over, region.door, 20));
   try {
-    await grows(ledger, 200);
+    await ledger.grows(200);
     await happens();
     await ready();
-    await grows(ledger, 200);
+    await ledger.grows(200);
   } finally {
     over = true;
     await Promise.all(writing);
@@ -113,7 +105,7 @@ describe('A region on a cluster', () => {
     for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
       let over = false;
       const writing = ledger.writeUntil(() => over, a.door, 20);
-      await grows(ledger, 100);
+      await ledger.grows(100);
       await a.kill(signal);
       over = true;
       await writing;

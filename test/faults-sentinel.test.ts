@@ -32,14 +32,6 @@ after(async () => {
 });
 afterEach(() => regions.heal());
 
-async function grows(ledger: Ledger, by: number): Promise<void> {
-  const wanted = ledger.acknowledged.size + by;
-  await waitFor(() => ledger.acknowledged.size >= wanted, {
-    deadlineMs: DEADLINE_MS,
-    what: `${by} entries more, after ${[...ledger.errors.keys()].join(' | ')}`,
-  });
-}
-
 /** Says which server the node of region a is connected with. */
 async function servedBy(): Promise<unknown> {
   return (await a.status()).store.address;
@@ -50,7 +42,7 @@ async function whileWriting(ledger: Ledger, failover: () => Promise<void>): Prom
   let over = false;
   const writing = [a, b2].map((region) => ledger.writeUntil(() => over, region.door, 20));
   try {
-    await grows(ledger, 300);
+    await ledger.grows(300);
     await failover();
     const { primary } = await group.roles();
     await waitFor(async () => (await servedBy()) === `127.0.0.1:${primary.port}`, {
@@ -58,7 +50,7 @@ async function whileWriting(ledger: Ledger, failover: () => Promise<void>): Prom
       what: 'the node uses the new primary',
     });
     await waitFor(async () => (await a.status()).state === 'ready', { deadlineMs: DEADLINE_MS });
-    await grows(ledger, 300);
+    await ledger.grows(300);
   } finally {
     over = true;
     await Promise.all(writing);

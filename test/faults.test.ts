@@ -27,14 +27,6 @@ before(async () => {
 after(() => regions?.stop());
 afterEach(() => regions.heal());
 
-/** Waits until a ledger has this many entries more. */
-async function grows(ledger: Ledger, by: number): Promise<void> {
-  const wanted = ledger.acknowledged.size + by;
-  await waitFor(() => ledger.acknowledged.size >= wanted, {
-    deadlineMs: DEADLINE_MS,
-    what: `${by} entries more`,
-  });
-}
 
 /** Waits until a region's node says that it serves, or that it can't. */
 async function isIn(state: 'ready' | 'store-unavailable', region: Region): Promise<void> {
@@ -97,7 +89,7 @@ describe('A peer that is killed', () => {
     for (let round = 0; round < 2; round += 1) {
       const writing = ledger.writeUntil(() => false, a.connect(), 500);
       const others = [b, c].map((region) => ledger.write(region.door, 200));
-      await grows(ledger, 800);
+      await ledger.grows(800);
       await a.kill('SIGKILL');
       await Promise.all([writing, ...others]);
       await a.start();
@@ -112,7 +104,7 @@ describe('A peer that is killed', () => {
   it('together with its Valkey, as when a machine dies, comes back with what it acknowledged', async () => {
     const ledger = new Ledger('machine');
     const writing = ledger.writeUntil(() => false, a.connect());
-    await grows(ledger, 300);
+    await ledger.grows(300);
     await Promise.all([a.valkey.kill('SIGKILL'), a.kill('SIGKILL')]);
     await writing;
     await a.valkey.restart();
@@ -127,9 +119,9 @@ describe('A peer that is killed', () => {
     const writing = [a, b].map((region) => ledger.writeUntil(() => over, region.door, 10));
     for (let round = 0; round < 2; round += 1) {
       await c.kill('SIGKILL');
-      await grows(ledger, 500);
+      await ledger.grows(500);
       await c.start();
-      await grows(ledger, 100);
+      await ledger.grows(100);
     }
     over = true;
     await Promise.all(writing);
@@ -145,14 +137,14 @@ describe('A Valkey', () => {
     const { pid } = a;
     let over = false;
     const writing = ledger.writeUntil(() => over, a.door);
-    await grows(ledger, 300);
+    await ledger.grows(300);
     await a.valkey.kill('SIGKILL');
     await isIn('store-unavailable', a);
     // Refused before anything is tried, so these fail at once.
     await waitFor(() => ledger.errors.size > 0, { what: 'clients get errors' });
     await a.valkey.restart();
     await isIn('ready', a);
-    await grows(ledger, 300);
+    await ledger.grows(300);
     over = true;
     await writing;
     await regions.synchronise();
@@ -167,7 +159,7 @@ describe('A Valkey', () => {
     const writing = ledger.writeUntil(() => over, a.door, 200);
     let killed = 0;
     while (killed < 15) {
-      await grows(ledger, 100);
+      await ledger.grows(100);
       killed += Number(await a.native.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes'));
     }
     over = true;
@@ -339,7 +331,7 @@ describe('Everything at once', () => {
   it('a power cut in every region, in the middle of writing, loses nothing acknowledged', async () => {
     const ledger = new Ledger('power cut');
     const writing = regions.all.map((region) => ledger.writeUntil(() => false, region.connect()));
-    await grows(ledger, 1_000);
+    await ledger.grows(1_000);
     await Promise.all(
       regions.all.flatMap((region) => [region.valkey.kill('SIGKILL'), region.kill('SIGKILL')]),
     );

@@ -24,12 +24,6 @@ describe('Two peers on one Valkey', () => {
   });
   after(() => regions?.stop());
 
-  async function grows(ledger: Ledger, by: number): Promise<void> {
-    const wanted = ledger.acknowledged.size + by;
-    const what = `${by} entries more`;
-    await waitFor(() => ledger.acknowledged.size >= wanted, { deadlineMs: DEADLINE_MS, what });
-  }
-
   it('know each other, and are one region to others that wait', async () => {
     for (const [node, count] of [
       [one, 1],
@@ -70,11 +64,11 @@ describe('Two peers on one Valkey', () => {
       const writers = [victim.connect(), other.connect(), far.connect()].map((client) =>
         ledger.writeUntil(() => over, client),
       );
-      await grows(ledger, 150);
+      await ledger.grows(150);
       await victim.kill('SIGKILL');
-      await grows(ledger, 150);
+      await ledger.grows(150);
       await victim.start();
-      await grows(ledger, 150);
+      await ledger.grows(150);
       over = true;
       await Promise.all(writers);
       ledger.checkErrors();
@@ -90,10 +84,10 @@ describe('Two peers on one Valkey', () => {
     const writers = [one.connect(), two.connect(), far.connect()].map((client) =>
       ledger.writeUntil(() => over, client),
     );
-    await grows(ledger, 150);
+    await ledger.grows(150);
     await one.valkey.kill('SIGKILL');
     await one.valkey.restart();
-    await grows(ledger, 300);
+    await ledger.grows(300);
     over = true;
     await Promise.all(writers);
     ledger.checkErrors();

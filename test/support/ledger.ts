@@ -7,6 +7,7 @@
 import assert from 'node:assert/strict';
 import type { Redis } from 'ioredis';
 import type { Regions } from './regions.js';
+import { waitFor } from './wait.js';
 
 /** Every error that a client may see while something is broken. */
 const CLEAR =
@@ -56,6 +57,15 @@ export class Ledger {
   /** Writes burst after burst until `over` says so or the connection ends. */
   async writeUntil(over: () => boolean, client: Redis, burst = 50): Promise<void> {
     while (!over() && client.status !== 'end') await this.write(client, burst);
+  }
+
+  /** Waits until so many entries more are acknowledged. */
+  async grows(by: number, deadlineMs = 60_000): Promise<void> {
+    const wanted = this.acknowledged.size + by;
+    await waitFor(() => this.acknowledged.size >= wanted, {
+      deadlineMs,
+      what: `${by} entries more, after ${[...this.errors.keys()].join(' | ')}`,
+    });
   }
 
   /** Checks in every region's Valkey that each acknowledged entry is there, and that each entry counted once. */
