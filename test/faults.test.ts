@@ -27,7 +27,6 @@ before(async () => {
 after(() => regions?.stop());
 afterEach(() => regions.heal());
 
-
 /** Waits until a region's node says that it serves, or that it can't. */
 async function isIn(state: 'ready' | 'store-unavailable', region: Region): Promise<void> {
   await waitFor(async () => (await region.status()).state === state, {
