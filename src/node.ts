@@ -29,7 +29,7 @@ export interface ConflictWrite {
   readonly replica: string;
   /** When it was written: Unix milliseconds of its stamp. */
   readonly atMs: number;
-  /** What was written; null = a deletion, undefined = not known any more. */
+  /** What was written; null = a deletion, undefined = a set, or not known any more. */
   readonly value: Uint8Array | null | undefined;
 }
 
@@ -41,9 +41,10 @@ export interface ConflictEvent {
   readonly loser: ConflictWrite;
   /**
    * 'later': the winner was written later. 'replica': at the same stamp, the greater replica id wins. 'policy': the
-   * key's policy chose; both values are kept until a write has seen them.
+   * key's policy chose; both values are kept until a write has seen them. 'type': one made it a set, the other a string; the type that was
+   * written last is visible, the other is kept until the next SET or DEL.
    */
-  readonly reason: 'later' | 'replica' | 'policy';
+  readonly reason: 'later' | 'replica' | 'policy' | 'type';
 }
 
 /** A member came or went. */

@@ -321,6 +321,43 @@ test('a conflict tells who won, who lost, what they wrote, when, and why', async
   await world.stop();
 });
 
+test('a key that became a set here and a string there is reported once, and not again until it has one type', async () => {
+  const world = new MeshWorld();
+  const [a, b] = await world.startAll(['a', 'b']);
+  const conflicts: [string, ConflictEvent][] = [];
+  for (const [name, node] of [
+    ['a', a!],
+    ['b', b!],
+  ] as const)
+    node.on('conflict', (event) => conflicts.push([name, event]));
+  const part = async (): Promise<void> => {
+    world.network.cut('a', 'b');
+    await world.run(a!.set('k').add('m'));
+    await world.timers.advance(1000);
+    await world.run(b!.register('k').set('text'));
+    world.network.heal();
+    await world.equal();
+  };
+  await part();
+  assert.deepEqual(conflicts.map(([where]) => where).sort(), ['a', 'b']);
+  for (const [, { key, reason, winner, loser }] of conflicts) {
+    assert.deepEqual([key, reason, winner.region, loser.region], ['k', 'type', 'b', 'a']);
+    assert.equal(Buffer.from(winner.value!).toString(), 'text');
+    assert.equal(loser.value, undefined);
+    assert.ok(winner.atMs > loser.atMs);
+  }
+  await world.run(b!.counter('other').increment());
+  await world.equal();
+  assert.equal(conflicts.length, 2);
+  // A deletion ends it; the next one is another.
+  await world.run(a!.del('k'));
+  await world.equal();
+  assert.equal(conflicts.length, 2);
+  await part();
+  assert.equal(conflicts.length, 4);
+  await world.stop();
+});
+
 test('a listener that throws, at once or later, keeps neither the others nor replication from going on', async () => {
   const world = new MeshWorld();
   const errors: unknown[] = [];

@@ -2,15 +2,17 @@
 import type { ByteString } from '../../crdts/bytes.js';
 import { compareDots, type Dot, type ReplicaId } from '../../crdts/dot.js';
 import type { FrameHead } from '../../crdts/frame-wire.js';
-import type { KeyState } from '../../crdts/key-state.js';
-import { siblingsOf } from '../../crdts/policy.js';
+import { type KeyState, liveParts } from '../../crdts/key-state.js';
+import { isSetLive, lastSetWrite } from '../../crdts/or-set.js';
+import { lastValuesWrite, siblingsOf } from '../../crdts/policy.js';
 import { type Register, UNLOADED } from '../../crdts/register.js';
+import { isStringLive, lastStringWrite, stringValue } from '../../crdts/string-key.js';
 import { covers, mergeVectors, type VersionVector } from '../../crdts/version-vector.js';
 import type { KeyRules } from './key-rules.js';
 
 /** One side of a conflict. */
 export interface ConflictSide extends Dot {
-  /** What was written; null = a deletion; undefined = not known any more. */
+  /** What was written; null = a deletion; undefined = a set, or not known any more. */
   readonly value: ByteString | null | undefined;
 }
 
@@ -22,8 +24,9 @@ export interface Conflict {
   /**
    * 'later': the winner's stamp is greater. 'replica': the stamps are equal, the winner's replica id is greater.
    * 'policy': the key's policy chose, and may choose anew when it reads; both values are kept until a write has seen them.
+   * 'type': one made it a set, the other a string; the type that was written last is visible, the other is kept until the next SET or DEL.
    */
-  readonly reason: 'later' | 'replica' | 'policy';
+  readonly reason: 'later' | 'replica' | 'policy' | 'type';
 }
 
 /** Follows what each replica had applied when it made its frames, as far as this node knows. */
@@ -90,6 +93,23 @@ export function findSiblings(
   const winner = sides.find(({ value }) => value === visible) ?? sides.at(-1)!;
   const loser = news !== winner ? news : sides.find((other) => other !== winner)!;
   return { key, winner, loser, reason: 'policy' };
+}
+
+/** Says whether a key is a set and a string at once: of two regions that made it so, one is visible. */
+export function hasTwoTypes(state: KeyState): boolean {
+  // The usual key has one sub-state: no need to look closer.
+  if (state.set === null || (state.string === null && state.values === null)) return false;
+  return isSetLive(state.set) && liveParts(state).length > 1;
+}
+
+/** What to report of a key that has become a set and a string at once. */
+export function typeConflict(key: ByteString, { string, set, values }: KeyState, rules: KeyRules): Conflict {
+  const sides: ConflictSide[] = [{ ...lastSetWrite(set!), value: undefined }];
+  if (string !== null && isStringLive(string))
+    sides.push({ ...lastStringWrite(string), value: stringValue(string) });
+  else if (values !== null) sides.push({ ...lastValuesWrite(values), value: rules.resolve(key, values) });
+  const [loser, winner] = sides.sort(compareDots);
+  return { key, winner: winner!, loser: loser!, reason: 'type' };
 }
 
 function side(register: Register): ConflictSide {

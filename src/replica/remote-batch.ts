@@ -6,7 +6,14 @@ import type { KeyState } from '../../crdts/key-state.js';
 import type { Stamp } from '../../crdts/stamp.js';
 import { dominates, mergeVectors, type VersionVector } from '../../crdts/version-vector.js';
 import type { AppliedMark, Commit, KeyWrite, RaisedMark } from '../store/store.js';
-import { type Conflict, findConflict, findSiblings, type Knowledge } from './conflicts.js';
+import {
+  type Conflict,
+  findConflict,
+  findSiblings,
+  hasTwoTypes,
+  type Knowledge,
+  typeConflict,
+} from './conflicts.js';
 import type { Frame } from './frame.js';
 import type { CachedKey } from './key-cache.js';
 import { beginChange, type KeyChange, mergeChange, needsStringValue, planWrite } from './key-change.js';
@@ -202,7 +209,9 @@ class Merge {
     const { state } = this.#record(key);
     const conflict = findConflict(key, state, delta, from, this.#knowledge);
     if (conflict !== null) this.conflicts.push(conflict);
+    const hadTwoTypes = hasTwoTypes(state);
     this.state(key, delta);
+    if (!hadTwoTypes && hasTwoTypes(state)) this.conflicts.push(typeConflict(key, state, this.#rules));
     const unresolved = findSiblings(key, state, delta, this.#rules);
     if (unresolved !== null) this.conflicts.push(unresolved);
   }
