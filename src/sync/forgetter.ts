@@ -40,6 +40,8 @@ export interface ForgetterOptions {
 
 /** Keys in one batch. */
 const BATCH_KEYS = 1_000;
+/** See {@link Forgetter.unsure}. To visit every slot is to read every header. */
+const UNSURE_MS = 10_000;
 /** Slots that are read at once, at most, and bytes of their headers, about. */
 const READ_SLOTS = 1_024;
 const READ_BYTES = 1024 * 1024;
@@ -53,6 +55,8 @@ export class Forgetter {
   #demand = { stamp: 0, until: 0 };
   #running = false;
   #next = 0;
+  /** When keys were last changed that this node doesn't know; null = it has visited every slot since. */
+  #unsureSinceMs: number | null = null;
   /** Keys that were forgotten, and swept, since the start. */
   readonly counters = { forgotten: 0, swept: 0 };
 
@@ -65,6 +69,14 @@ export class Forgetter {
     this.#due.fill(0);
     this.#least = 0;
     this.#demand.until = 0;
+  }
+
+  /**
+   * Another node on the store has changed keys, and it isn't known which: every slot is visited again, once nothing of the kind has
+   * happened for {@link UNSURE_MS}.
+   */
+  unsure(): void {
+    this.#unsureSinceMs = this.#options.timers.now();
   }
 
   /** It isn't known what these keys are: their slots are visited again. */
@@ -97,8 +109,12 @@ export class Forgetter {
 
   /** Visits slots that are due, unless it is at it already. Never rejects: what fails is tried again with the next round. */
   async round(): Promise<void> {
-    const { replica } = this.#options;
+    const { replica, timers } = this.#options;
     if (this.#running || !replica.available) return;
+    if (this.#unsureSinceMs !== null && timers.now() - this.#unsureSinceMs >= UNSURE_MS) {
+      this.#unsureSinceMs = null;
+      this.restart();
+    }
     const stable = this.#options.stable();
     if (stable.stamp === 0) return;
     this.#running = true;

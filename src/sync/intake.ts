@@ -94,11 +94,17 @@ export class Intake {
     return true;
   }
 
-  /** The store has these by now: another node on it has applied them. */
-  followed(news: readonly AppliedMark[]): void {
-    for (const { replica, number } of news) this.#tell(this.delivery.heldFrames(replica, 0, number));
+  /** The store has these by now: another node on it has applied them. Says whether it is known which keys they have changed. */
+  followed(news: readonly AppliedMark[]): boolean {
+    let known = true;
+    for (const { replica, number } of news) {
+      const held = this.delivery.heldFrames(replica, 0, number);
+      if (held.length < number - (this.delivery.marks.get(replica)?.number ?? 0)) known = false;
+      this.#tell(held);
+    }
     this.delivery.raise(news);
     this.drain();
+    return known;
   }
 
   #tell(frames: readonly Frame[]): void {

@@ -349,7 +349,7 @@ export class Sync implements MeshHandlers {
     this.#notes.learn(facts.notes);
     if (news.length === 0) return;
     this.#transfers.disturbed(news);
-    this.#intake.followed(news);
+    if (!this.#intake.followed(news)) this.#forgetter.unsure();
     this.#waiters.check();
   }
 
