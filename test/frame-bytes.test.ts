@@ -136,7 +136,7 @@ test('both readers agree on frames, and on what is left of them after damage', (
   const random = new Random(seed);
   for (const kind of ['plain', 'sets', 'mixed'] as const) {
     let [direct, damagedDirect] = [0, 0];
-    for (let run = 0; run < 130; run += 1) {
+    for (let run = 0; run < 60; run += 1) {
       for (const bytes of framesOf(kind, random)) {
         if (compare(bytes, seed)) direct += 1;
         for (let i = 0; i < 10; i += 1) {
@@ -146,8 +146,8 @@ test('both readers agree on frames, and on what is left of them after damage', (
         }
       }
     }
-    assert.ok(direct > 50, `only ${direct} frames of the kind ${kind} were read directly`);
-    assert.ok(damagedDirect > 50, `only ${damagedDirect} damaged frames of the kind ${kind} were readable`);
+    assert.ok(direct > 30, `only ${direct} frames of the kind ${kind} were read directly`);
+    assert.ok(damagedDirect > 30, `only ${damagedDirect} damaged frames of the kind ${kind} were readable`);
   }
 });
 

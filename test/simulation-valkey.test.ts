@@ -15,7 +15,7 @@ import { Simulation } from './support/simulation.js';
 import { waitFor } from './support/wait.js';
 
 const REGIONS = ['a', 'b', 'c'];
-const SEEDS = Number(process.env.SIMULATE_SEEDS ?? 100);
+const SEEDS = Number(process.env.SIMULATE_SEEDS ?? 50);
 const ONLY = process.env.SIMULATE_SEED;
 const servers = new Map<string, LaunchedValkey>();
 

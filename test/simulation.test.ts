@@ -9,7 +9,7 @@ import test from 'node:test';
 import { simulate } from './support/simulated-run.js';
 import { again, MODES, seedsOf } from './support/simulation-modes.js';
 
-const SEEDS = Number(process.env.SIMULATE_SEEDS ?? 100);
+const SEEDS = Number(process.env.SIMULATE_SEEDS ?? 60);
 
 for (const [name, mode] of Object.entries(MODES)) {
   test(mode.title, async () => {
