@@ -1,5 +1,5 @@
 /**
- * The keys of a document and their states. What is only a plain write stays bytes (plain-write.ts) in a table of records; every
+ * The keys of a document and their states. What is only a plain delta stays bytes (plain-delta.ts) in a table of records; every
  * other key has a key state.
  */
 import { type ByteString, hashAt, stringOfBytes, toUint8Array } from './bytes.js';
@@ -10,10 +10,11 @@ import { endOfPlain, type Origin, type PlainDeltas, replacesPlain, stateOfPlain 
 import { RecordTable } from './record-table.js';
 import type { Stamp } from './stamp.js';
 
-/** A key's delta, where it is no plain write. */
+/** A key's delta, where it is no plain one. */
 export type Delta = readonly [ByteString, KeyState];
 
-// The tag of a plain write's record is the position of its origin. Where a key has a state, it is -1 minus the state's position.
+// The tag of a plain delta's record is the position of its origin. Where a key has a state, it is -1 minus the state's position.
+
 /** Origins that are never worth tidying up for. */
 const SLACK_ORIGINS = 1024;
 
@@ -25,7 +26,7 @@ export class KeyTable {
    */
   static readonly none = new KeyTable();
   readonly #records = new RecordTable();
-  /** States of keys that are no plain write. */
+  /** States of keys that are more than a plain delta. */
   readonly #states: KeyState[] = [];
   /** Frames that carried plain deltas. */
   #origins: Origin[] = [];
@@ -108,7 +109,7 @@ export class KeyTable {
     return this.#records.find(hashAt(key, 0, key.length), key, 0, key.length);
   }
 
-  /** A key's state: its own, or one that is made of its plain write. */
+  /** A key's state: its own, or one that is made of its plain delta. */
   #stateAt(record: number): KeyState {
     const records = this.#records;
     const tag = records.tagOf(record);
@@ -137,7 +138,7 @@ export class KeyTable {
     return -this.#states.push(state);
   }
 
-  /** The tag for an origin's writes. Origins whose writes were all replaced are dropped now and then. */
+  /** The tag for an origin's deltas. Origins whose deltas were all replaced are dropped now and then. */
   #originTag(origin: Origin): number {
     const records = this.#records;
     if (this.#origins.length >= 2 * records.length + SLACK_ORIGINS) {

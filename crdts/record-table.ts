@@ -1,6 +1,6 @@
 /**
  * A table of records, each found by its key: bytes that begin with the bytes of the key. Made for millions of small ones: a record costs
- * its own bytes and about forty more, and no object, so there is nothing for the garbage collector to walk through.
+ * its own bytes and 36 to 72 more, as the tables double when they are full, and no object, so there is nothing for the garbage collector to walk through.
  *
  * `slots` leads from the hash of a key to the number of its record (open addressing, at most half full); `entries` says of each record where it stands;
  * the bytes are copied into `pieces`, one after the other. What is replaced stays there until half of all bytes are such.
