@@ -181,7 +181,7 @@ test('the header of a plain string comes back, and is short', () => {
         const header = plainHeader(origin, distance, deleted)!;
         assert.deepEqual(readPlainHeader(header), { origin, behind: distance, deleted });
         assert.ok(header.length <= 24 && (distance > 127 || header.length === 21));
-        const record = PlainRecord.fromHeader(utf8('k'), header)!;
+        const record = PlainRecord.fromHeader(utf8('k'), header, 0)!;
         assert.equal(record.header, header);
         const back = decodeRecord(utf8('k'), { header, value: utf8('v'), entries: new Map() }, ALL);
         const value = deleted ? null : utf8('v');

@@ -119,6 +119,9 @@ export class Batches {
         work.local.length > 0
           ? this.#runLocal(work.local, records, guessed.length > 0, replica)
           : this.#runRemote(work.remote, records, guessed.length > 0);
+      // A commit that another node's comes before fails. Where that happens all the time, comparing is cheaper than trying again.
+      const era = this.shared ? -1 : (this.#options.store.era ?? -1);
+      for (const record of batch.changed) record.era = era;
       // The commit will tell whether a guess was right: but only of keys that it writes.
       for (const record of guessed) if (record.isWritten) this.#cache.set(record);
       return batch;

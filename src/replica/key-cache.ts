@@ -68,7 +68,7 @@ export class KeyCache {
       string.register.value = UNLOADED;
     }
     // One object holds the same, where that is all; but not if the header is of the form of an older release.
-    const plain = record.nativeMissing ? null : PlainRecord.fromState(record.key, record.state);
+    const plain = record.nativeMissing ? null : PlainRecord.fromState(record.key, record.state, record.era);
     if (plain?.header === record.header && this.#records.get(record.key) === record)
       this.#records.set(record.key, plain!);
   }

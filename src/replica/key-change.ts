@@ -30,6 +30,7 @@ import type { QuickChange } from './quick-change.js';
 export interface KeyChange {
   readonly record: KeyRecord;
   readonly header: ByteString | null;
+  readonly era: number;
   readonly body: number;
   readonly membersDigest: number;
   readonly type: VisibleType;
@@ -70,6 +71,7 @@ export function beginChange(record: KeyRecord, resolve: ResolveKey): KeyChange {
   return {
     record,
     header: record.header,
+    era: record.era,
     body: record.bodyDigest,
     membersDigest: record.membersDigest,
     type: winningType(state),
@@ -155,6 +157,7 @@ export function planWrite(change: KeyChange, nowMs: number, resolve: ResolveKey)
   return {
     key,
     expected: change.header,
+    era: change.era,
     header,
     digest: subtractDigests(after, before),
     ...(cleared ? { clearEntries: true } : {}),
@@ -168,7 +171,7 @@ export function planWrite(change: KeyChange, nowMs: number, resolve: ResolveKey)
 }
 
 /** As {@link planWrite}, for a key that was only counted on: the visible sum is known. */
-function planCount({ record, header: expected, body, value }: KeyChange, sum: Integer): KeyWrite {
+function planCount({ record, header: expected, era, body, value }: KeyChange, sum: Integer): KeyWrite {
   const { key, state } = record;
   const text = formatInteger(sum);
   const header = encodeHeader(record);
@@ -176,8 +179,8 @@ function planCount({ record, header: expected, body, value }: KeyChange, sum: In
   record.bodyDigest = bodyDigest(key, state);
   const digest = subtractDigests(record.bodyDigest, body);
   return text === value
-    ? { key, expected, header, digest }
-    : { key, expected, header, digest, native: { kind: 'string', value: text } };
+    ? { key, expected, era, header, digest }
+    : { key, expected, era, header, digest, native: { kind: 'string', value: text } };
 }
 
 /** As {@link planWrite}, for a key that never had members or a deadline. */
@@ -190,9 +193,10 @@ function planString(change: KeyChange, nowMs: number, resolve: ResolveKey): KeyW
   record.header = encodeHeader(record);
   record.bodyDigest = bodyDigest(key, state);
   const digest = subtractDigests(record.bodyDigest, change.body);
+  const { header: expected, era } = change;
   return native === undefined
-    ? { key, expected: change.header, header: record.header, digest }
-    : { key, expected: change.header, header: record.header, digest, native };
+    ? { key, expected, era, header: record.header, digest }
+    : { key, expected, era, header: record.header, digest, native };
 }
 
 const NONE: readonly ByteString[] = [];

@@ -90,13 +90,14 @@ export async function loadKeys(
     else requests.push({ key, ...lacks });
   }
   if (requests.length === 0) return guessed;
+  const era = store.era ?? -1;
   const loaded = await store.load(requests);
   if (blind !== null) learn(blind, wants, requests, loaded);
   for (const [i, request] of requests.entries()) {
     const answer = loaded[i]!;
     const { key } = request;
     const wanted = wants.get(key)!;
-    const plain = wanted.blind ? PlainRecord.fromHeader(key, answer.header) : null;
+    const plain = wanted.blind ? PlainRecord.fromHeader(key, answer.header, era) : null;
     if (plain !== null) {
       cache.set(plain);
       records.set(key, plain);
@@ -108,12 +109,14 @@ export async function loadKeys(
     if (record === undefined || record.header !== answer.header) {
       // Not known, or another node on the same Valkey has written it.
       record = decodeRecord(key, answer, asked);
+      record.era = era;
       cache.set(record);
       // A record that was replaced knew some members that weren't asked for again.
       const lacks = missing(record, wanted);
       if (lacks !== null) complete(record, (await store.load([{ key, ...lacks }]))[0]!, parts(lacks));
     } else {
       complete(record, answer, asked);
+      record.era = era;
     }
     records.set(key, record);
   }

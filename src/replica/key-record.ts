@@ -49,6 +49,8 @@ export interface KeyRecord {
   membersDigest: number;
   /** True when the native value is gone though the header says that it is there: it expired or was removed past us. */
   nativeMissing: boolean;
+  /** The store's era in which the header was loaded or committed last; -1 = not known. */
+  era: number;
   /** Used since the cache last looked: evict another one first. */
   used: boolean;
 }
@@ -62,14 +64,15 @@ export function emptyRecord(key: ByteString): KeyRecord {
     bodyDigest: 0,
     membersDigest: 0,
     nativeMissing: false,
+    era: -1,
     used: true,
   };
 }
 
 /** The record that says what a plain one says. */
 export function recordOf(plain: PlainRecord): KeyRecord {
-  const { key, header, state } = plain;
-  if (header === null) return emptyRecord(key);
+  const { key, header, state, era } = plain;
+  if (header === null) return { ...emptyRecord(key), era };
   return {
     key,
     header,
@@ -77,6 +80,7 @@ export function recordOf(plain: PlainRecord): KeyRecord {
     bodyDigest: Number.NaN,
     membersDigest: 0,
     nativeMissing: false,
+    era,
     used: true,
   };
 }
@@ -96,7 +100,9 @@ export function standsInHeader(state: KeyState): boolean {
 /** Encodes the header of a record. */
 export function encodeHeader(record: KeyRecord): ByteString {
   return (
-    PlainRecord.fromState(record.key, record.state)?.header ?? quickHeader(record) ?? generalHeader(record)
+    PlainRecord.fromState(record.key, record.state, record.era)?.header ??
+    quickHeader(record) ??
+    generalHeader(record)
   );
 }
 

@@ -32,8 +32,9 @@ const IDENTITY_LIMIT = 36 ** 8;
 const buffer = Buffer.alloc(24);
 /** Whose bytes the buffer holds. */
 let shared: Origin | null = null;
-/** The origin that no header can name. */
-let refused: Origin | null = null;
+let sharedReplica: ReplicaId | null = null;
+/** The replica that no header can name. */
+let refused: ReplicaId | null = null;
 
 /** Encodes a header; null when the form has no place for it. `behind` is the write's distance below the origin's stamp. */
 export function plainHeader(origin: Origin, behind: number, deleted: boolean): ByteString | null {
@@ -49,18 +50,29 @@ export function plainHeader(origin: Origin, behind: number, deleted: boolean): B
 
 /** Writes what all headers of an origin have in common; says whether it can. */
 function share(origin: Origin): boolean {
-  if (origin === refused) return false;
-  const [, identity, epoch] = REPLICA_ID.exec(origin.replica) ?? [];
+  if (origin.replica !== sharedReplica && !shareReplica(origin.replica)) return false;
+  for (let at = IDENTITY - 1, rest = origin.stamp; at > 0; at -= 1) {
+    const higher = Math.floor(rest / 256);
+    buffer[at] = rest - higher * 256;
+    rest = higher;
+  }
+  shared = origin;
+  return true;
+}
+
+/** Most origins that follow one another are of the same replica. */
+function shareReplica(replica: ReplicaId): boolean {
+  if (replica === refused) return false;
+  const [, identity, epoch] = REPLICA_ID.exec(replica) ?? [];
   const began = Number.parseInt(epoch ?? '', 36);
   if (identity === undefined || !(began < 2 ** 48)) {
-    refused = origin;
+    refused = replica;
     return false;
   }
-  buffer.writeUInt8(Math.floor(origin.stamp / 2 ** 48), 1);
-  buffer.writeUIntBE(origin.stamp % 2 ** 48, 2, 6);
   buffer.writeUIntBE(Number.parseInt(identity, 36), IDENTITY, 6);
   buffer.writeUIntBE(began, EPOCH, 6);
-  shared = origin;
+  sharedReplica = replica;
+  shared = null;
   return true;
 }
 

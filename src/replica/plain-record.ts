@@ -12,12 +12,14 @@ import { emptyKeyState, type KeyState } from '../../crdts/key-state.js';
 import type { Origin } from '../../crdts/plain-delta.js';
 import { type Register, UNLOADED } from '../../crdts/register.js';
 import type { Stamp } from '../../crdts/stamp.js';
-import type { KeyWrite } from '../store/store.js';
+import type { KeyWrite, NativeWrite } from '../store/store.js';
 import { packBytes } from './msgpack.js';
 import { plainHeader, readPlainHeader } from './plain-headers.js';
 
 /** Values up to this many bytes stay with their record; longer ones stay in the store. */
 export const MAX_CACHED_VALUE_BYTES = 256;
+
+const HALF_DIGEST = 2 ** 24;
 
 const NEVER: Origin = { replica: '', stamp: 0 };
 
@@ -38,37 +40,43 @@ export class PlainRecord {
   #origin: Origin;
   /** How far the write's own stamp is below the frame's. */
   #behind: number;
+  /** The digest in two small integers, which cost no object; less than 0 = not known. */
+  #digestHigh = -1;
+  #digestLow = 0;
   /** null = deleted, or never written. */
   value: Register['value'];
   /** What the batch that is being made does to it; null between batches. */
   change: PlainChange | null = null;
+  /** The store's era in which the header was loaded or committed last; -1 = it is a guess. */
+  era: number;
   /** Used since the cache last looked: evict another one first. */
   used = true;
 
   /** A key that was never written; or one whose header was read. */
-  constructor(key: ByteString, origin = NEVER, behind = 0, value: Register['value'] = null) {
+  constructor(key: ByteString, origin = NEVER, behind = 0, value: Register['value'] = null, era = -1) {
     this.key = key;
     this.#origin = origin;
     this.#behind = behind;
     this.value = value;
+    this.era = era;
   }
 
   /** The record that a header makes whose native value isn't loaded; null when the key is, or was, more than a plain string. */
-  static fromHeader(key: ByteString, header: ByteString | null): PlainRecord | null {
-    if (header === null) return new PlainRecord(key);
+  static fromHeader(key: ByteString, header: ByteString | null, era: number): PlainRecord | null {
+    if (header === null) return new PlainRecord(key, NEVER, 0, null, era);
     const read = readPlainHeader(header);
-    return read && new PlainRecord(key, read.origin, read.behind, read.deleted ? null : UNLOADED);
+    return read && new PlainRecord(key, read.origin, read.behind, read.deleted ? null : UNLOADED, era);
   }
 
   /** The record of a key state, if that is all there is to it. */
-  static fromState(key: ByteString, state: KeyState): PlainRecord | null {
+  static fromState(key: ByteString, state: KeyState, era: number): PlainRecord | null {
     const { touched, string, set, values, expiry } = state;
     if (string === null || set !== null || values !== null || expiry !== null || string.counter !== null)
       return null;
     const { stamp, replica, value } = string.register;
     const behind = touched - stamp;
     if (stamp === 0 || behind < 0 || behind >= 2 ** 28) return null;
-    return new PlainRecord(key, { replica, stamp: touched }, behind, value);
+    return new PlainRecord(key, { replica, stamp: touched }, behind, value, era);
   }
 
   get isWritten(): boolean {
@@ -91,17 +99,19 @@ export class PlainRecord {
 
   /** The header as stored once all commits under way have succeeded; null = none. */
   get header(): ByteString | null {
-    if (this.#origin === NEVER) return null;
-    const deleted = this.value === null;
-    return (
-      plainHeader(this.#origin, this.#behind, deleted) ??
-      packBytes([this.touched, [this.replica], 1, [this.#behind, 0, deleted ? 0 : 1]])
-    );
+    return headerOf(this.#origin, this.#behind, this.value === null);
   }
 
   /** The digest of what lives of the key. */
   get digest(): number {
-    return this.value === null ? 0 : registerDigest(this.key, this);
+    if (this.value === null) return 0;
+    if (this.#digestHigh < 0) this.#digest = registerDigest(this.key, this);
+    return this.#digestHigh * HALF_DIGEST + this.#digestLow;
+  }
+
+  set #digest(digest: number) {
+    this.#digestHigh = Math.floor(digest / HALF_DIGEST);
+    this.#digestLow = digest % HALF_DIGEST;
   }
 
   /** A key state of its own. */
@@ -116,17 +126,52 @@ export class PlainRecord {
 
   /** Takes over a change that the frame of `origin` carries, and gives the write that stores it. Long values are left to the store. */
   write({ stamp, value }: PlainChange, origin: Origin): KeyWrite {
-    const { key, header: expected, digest: before } = this;
+    const { digest: before } = this;
     const wasThere = this.value !== null;
+    const write = new PlainKeyWrite(this.key, this.era, this.#origin, this.#behind, !wasThere);
     this.#origin = origin;
     this.#behind = origin.stamp - stamp;
+    this.#digestHigh = -1;
     this.value = value !== null && value.length > MAX_CACHED_VALUE_BYTES ? UNLOADED : value;
     this.change = null;
-    const { header } = this;
-    const digest = subtractDigests(this.digest, before);
-    if (value !== null) return { key, expected, header, digest, native: { kind: 'string', value } };
-    return wasThere
-      ? { key, expected, header, digest, native: { kind: 'delete' } }
-      : { key, expected, header, digest };
+    write.header = this.header;
+    write.digest = subtractDigests(this.digest, before);
+    if (value !== null) write.native = { kind: 'string', value };
+    else if (wasThere) write.native = { kind: 'delete' };
+    return write;
+  }
+}
+
+/** The header of a plain string; null = it was never written. */
+function headerOf(origin: Origin, behind: number, deleted: boolean): ByteString | null {
+  if (origin === NEVER) return null;
+  return (
+    plainHeader(origin, behind, deleted) ??
+    packBytes([origin.stamp, [origin.replica], 1, [behind, 0, deleted ? 0 : 1]])
+  );
+}
+
+/** The write of a plain record. What must be stored before it is seldom asked for, so it is made then. */
+class PlainKeyWrite implements KeyWrite {
+  readonly key: ByteString;
+  readonly era: number;
+  readonly #origin: Origin;
+  readonly #behind: number;
+  readonly #deleted: boolean;
+  header: ByteString | null = null;
+  digest = 0;
+  native: NativeWrite | undefined = undefined;
+
+  /** @param origin and the rest: of the write before it */
+  constructor(key: ByteString, era: number, origin: Origin, behind: number, deleted: boolean) {
+    this.key = key;
+    this.era = era;
+    this.#origin = origin;
+    this.#behind = behind;
+    this.#deleted = deleted;
+  }
+
+  get expected(): ByteString | null {
+    return headerOf(this.#origin, this.#behind, this.#deleted);
   }
 }

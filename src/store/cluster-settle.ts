@@ -11,6 +11,7 @@ import { type CommitSender, writeCommit } from './commit-frame.js';
 import { readCommit } from './frame-reader.js';
 import { FrameWriter } from './frame-writer.js';
 import { partLogKey, slotHashKey } from './layout.js';
+import type { CommitDigests } from './slot-digests.js';
 import { keySlot } from './slots.js';
 import type { Commit, KeyWrite } from './store.js';
 import { LOCKED_REASON } from './valkey-connection.js';
@@ -18,7 +19,7 @@ import { MOVED_REASON } from './valkey-errors.js';
 import { type Argument, argument, bytesOf, listOf, type Reply } from './valkey-link.js';
 
 /** In a cluster the script adds up the digests itself: a slot may be changed elsewhere and come back. */
-export const NO_DIGESTS = { begin: () => '', next: () => null } as const;
+export const NO_DIGESTS: CommitDigests = { era: Number.NaN, begin: () => '', next: () => null };
 
 /** Says that something was refused only because of where it was sent, or when: it is tried again. */
 export function isElsewhere(error: unknown): error is StoreRefusedError {

@@ -5,7 +5,7 @@ import type { ReplicaId } from '../../crdts/dot.js';
 import { ArgumentError } from '../../crdts/errors.js';
 import type { FrameWriter } from './frame-writer.js';
 import { entriesKey, logKey, META, slotHashKey } from './layout.js';
-import type { SlotDigests } from './slot-digests.js';
+import type { CommitDigests } from './slot-digests.js';
 import { keySlot, SLOTS } from './slots.js';
 import type { Commit, KeyWrite } from './store.js';
 
@@ -25,40 +25,75 @@ const firstOf = new Int32Array(SLOTS).fill(-1);
 const lastOf = new Int32Array(SLOTS);
 let nextOf = new Int32Array(1024);
 
-/** Writes headers by slot, so that a slot's are compared and stored in one command each. */
-function writeHeaders(
-  out: FrameWriter,
-  writes: readonly KeyWrite[],
-  digests: Pick<SlotDigests, 'next'>,
-): void {
+/** Headers by slot, so that a slot's are compared and stored in one command each. */
+interface SlotPlan {
+  /** Slots whose headers are compared; for each what is added to its digest, and the digest after that where it is known. */
+  readonly slots: number[];
+  readonly added: number[];
+  readonly after: (number | null)[];
+  /** Writes whose headers needn't be compared, each with the digest of its slot after the commit. */
+  readonly assured: KeyWrite[];
+  readonly digests: number[];
+}
+
+/**
+ * Sorts writes by slot. Those of an era that still holds (Store.era) need no comparison: the script looks whether it does, once for all of them.
+ * But only where the slot's digest is known, or the script would have to read it.
+ */
+function planSlots(writes: readonly KeyWrite[], digests: CommitDigests): SlotPlan {
+  const plan: SlotPlan = { slots: [], added: [], after: [], assured: [], digests: [] };
   if (nextOf.length < writes.length) nextOf = new Int32Array(writes.length * 2);
-  const slots: number[] = [];
+  const touched: number[] = [];
   for (let i = 0; i < writes.length; i += 1) {
     const slot = keySlot(writes[i]!.key);
     if (firstOf[slot] === -1) {
-      slots.push(slot);
+      touched.push(slot);
       firstOf[slot] = i;
     } else nextOf[lastOf[slot]!] = i;
     lastOf[slot] = i;
     nextOf[i] = -1;
   }
-  out.array(slots.length * 4 + writes.length * 3);
-  for (const slot of slots) {
-    let digest = 0;
-    let count = 0;
-    let removes = false;
+  for (const slot of touched) {
     const first = firstOf[slot]!;
+    let added = 0;
+    let removes = false;
+    let assured = true;
+    for (let i = first; i >= 0; i = nextOf[i]!) {
+      const { digest, header, era } = writes[i]!;
+      added = addDigests(added, digest);
+      if (header === null) removes = true;
+      if (era !== digests.era) assured = false;
+    }
+    const after = digests.next(slot, added, removes);
+    if (!assured || after === null) {
+      plan.slots.push(slot);
+      plan.added.push(added);
+      plan.after.push(after);
+      continue;
+    }
     firstOf[slot] = -1;
     for (let i = first; i >= 0; i = nextOf[i]!) {
-      digest = addDigests(digest, writes[i]!.digest);
-      if (writes[i]!.header === null) removes = true;
-      count += 1;
+      plan.assured.push(writes[i]!);
+      plan.digests.push(after);
     }
-    const after = digests.next(slot, digest, removes);
+  }
+  return plan;
+}
+
+function writeCompared(out: FrameWriter, writes: readonly KeyWrite[], plan: SlotPlan): void {
+  const { slots, added, after, assured } = plan;
+  out.array(slots.length * 4 + (writes.length - assured.length) * 3);
+  for (let s = 0; s < slots.length; s += 1) {
+    const slot = slots[s]!;
+    const first = firstOf[slot]!;
+    firstOf[slot] = -1;
+    let count = 0;
+    for (let i = first; i >= 0; i = nextOf[i]!) count += 1;
     out.string(slotHashKey(slot));
-    out.number(digest);
-    if (after === null) out.boolean(false);
-    else out.decimal(after);
+    out.number(added[s]!);
+    const digest = after[s]!;
+    if (digest === null) out.boolean(false);
+    else out.decimal(digest);
     out.number(count);
     for (let i = first; i >= 0; i = nextOf[i]!) {
       const { key, expected, header } = writes[i]!;
@@ -66,6 +101,17 @@ function writeHeaders(
       out.optional(expected);
       out.optional(header);
     }
+  }
+}
+
+function writeAssured(out: FrameWriter, { assured, digests }: SlotPlan): void {
+  out.array(assured.length * 4);
+  for (let i = 0; i < assured.length; i += 1) {
+    const { key, header } = assured[i]!;
+    out.string(slotHashKey(keySlot(key)));
+    out.decimal(digests[i]!);
+    out.string(key);
+    out.string(header!);
   }
 }
 
@@ -176,12 +222,12 @@ export function writeCommit(
   out: FrameWriter,
   commit: Commit,
   sender: CommitSender,
-  digests: Pick<SlotDigests, 'begin' | 'next'>,
+  digests: CommitDigests,
   log: (replica: ReplicaId) => ByteString = logKey,
 ): Buffer {
   const { writes, frame, applied = [] } = commit;
   out.reset();
-  out.array(14);
+  out.array(15);
   out.string(sender.dataset);
   out.string(sender.writer);
   out.number(sender.session);
@@ -205,9 +251,11 @@ export function writeCommit(
     if (mark.after === undefined) out.boolean(false);
     else out.number(mark.after);
   }
-  writeHeaders(out, writes, digests);
+  const plan = planSlots(writes, digests);
+  writeCompared(out, writes, plan);
   writeEntries(out, writes);
   writeNatives(out, writes); // four arrays
   writeExpiries(out, writes);
+  writeAssured(out, plan);
   return out.bytes();
 }

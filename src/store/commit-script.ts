@@ -56,7 +56,7 @@ const SINGLE: CommitForm = {
 export const commitBody = (form: CommitForm): string => `
 local meta, unpack, call, pcall = ${form.meta}, unpack, redis.call, redis.pcall
 local tonumber, format = tonumber, string.format
-local dataset, writer, session, seq, turn, frame, applied, headers, entries, strings, deletes, sets, rebuilds, expiries =
+local dataset, writer, session, seq, turn, frame, applied, headers, entries, strings, deletes, sets, rebuilds, expiries, assured =
   unpack(cmsgpack.unpack(${form.frame}))
 ${form.begin}
 
@@ -127,6 +127,9 @@ local function stale()
   return 'STALE header'
 end
 
+-- Headers that nobody else can have changed if it is still that turn.
+if #assured > 0 and not sole then return stale() end
+
 local digests, after = {}, {}
 local at = 1
 while at <= #headers do
@@ -182,6 +185,12 @@ while at <= #headers do
     storeSlot(slot, count, first, old, digest)
   end
   at = first + 3 * count
+end
+
+for i = 1, #assured, 4 do
+  local slot = assured[i]
+  -- The slot's digest is known, so the hash is there.
+  call('HSET', slot, slot, assured[i + 1], assured[i + 2], assured[i + 3])
 end
 
 for i = 1, #entries, 4 do

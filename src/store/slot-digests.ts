@@ -7,6 +7,9 @@
  * them if it is still that turn; else it adds up by itself, and tells the turn. The same where a slot's digest isn't known: then its
  * answer tells it.
  *
+ * The same turn stands for headers: what was loaded or committed since it is known (an *era*, Store.era) is still there while it lasts, so such headers are
+ * neither sent nor compared. If the turn has passed, the commit fails as stale.
+ *
  * Digests are added up as commits are sent, each on top of those before it. If one doesn't take effect, the number of the next one shows it
  * (it doesn't follow the last one that was sent), and everything is forgotten.
  */
@@ -16,7 +19,7 @@ import { SLOTS } from './slots.js';
 
 /** What must be known of a commit to learn from its answer. */
 export interface Asked {
-  readonly generation: number;
+  readonly era: number;
   readonly seq: number;
   /** The slots that were sent without a digest, in order. */
   readonly slots: readonly number[];
@@ -29,15 +32,28 @@ interface Awaited {
   added: number;
 }
 
-export class SlotDigests {
+/** What a commit is written with. */
+export interface CommitDigests {
+  /** See {@link SlotDigests.era}; NaN = there are none. */
+  readonly era: number;
+  begin(sender: CommitSender): string;
+  next(slot: number, digest: number, removes: boolean): number | null;
+}
+
+export class SlotDigests implements CommitDigests {
   /** NaN = not known. */
   readonly #known = new Float64Array(SLOTS).fill(Number.NaN);
   readonly #awaited = new Map<number, Awaited>();
   #asked: number[] = [];
-  #generation = 0;
+  #era = 0;
   #turn = '';
   #session = 0;
   #seq = 0;
+
+  /** Counts the times in which nobody else has committed, as far as is known: what holds in one may not hold in the next. */
+  get era(): number {
+    return this.#era;
+  }
 
   /** Begins a commit; gives the turn to name. */
   begin({ session, seq }: CommitSender): string {
@@ -69,13 +85,13 @@ export class SlotDigests {
 
   /** Ends the commit that was begun. */
   end(): Asked {
-    return { generation: this.#generation, seq: this.#seq, slots: this.#asked };
+    return { era: this.#era, seq: this.#seq, slots: this.#asked };
   }
 
   /** Learns from the answer to a commit: `DONE`, the turn, and the digests of the slots that were asked for if it was the turn that the commit named. */
   learn(asked: Asked, answer: string): void {
     const [, turn = '', ...digests] = answer.split(' ');
-    if (turn === '' || asked.generation !== this.#generation) return;
+    if (turn === '' || asked.era !== this.#era) return;
     if (turn !== this.#turn) {
       this.#forgetAll();
       this.#turn = turn;
@@ -97,7 +113,7 @@ export class SlotDigests {
   }
 
   #forgetAll(): void {
-    this.#generation += 1;
+    this.#era += 1;
     this.#known.fill(Number.NaN);
     this.#awaited.clear();
   }

@@ -60,11 +60,16 @@ export interface KeyWrite {
   /** Entries to store (bytes) or to remove (null). */
   readonly entries?: readonly (readonly [element: ByteString, entry: ByteString | null])[];
   /** What to do to the native value. Default: leave it as it is. */
-  readonly native?: NativeWrite;
+  readonly native?: NativeWrite | undefined;
   /** Native expiry, applied after `native`: Unix milliseconds (a past time deletes), null = none. Default: leave it as it is. */
   readonly expireAtMs?: number | null;
   /** Added to the digest of the key's slot, modulo 2^48; an integer from 0 to 2^48-1. */
   readonly digest: number;
+  /**
+   * {@link Store.era} when `expected` was loaded, or stored by an earlier commit, whichever was called last: if it still is that era when the commit
+   * takes effect, `expected` needn't be compared. Default: it is compared.
+   */
+  readonly era?: number;
 }
 
 /** A frame as it is logged: the number is the previous one of that replica plus 1. */
@@ -189,6 +194,11 @@ export interface NativeReads {
  * settles it one way or the other before anything else), StoreResetError (the store lost data: open it again).
  */
 export interface Store extends NativeReads, Inspection {
+  /**
+   * Names a time in which no other store has changed these data, as far as this one knows; another number is another time. The store
+   * itself finds out, with each commit, whether it has ended. Default: none ever begins.
+   */
+  readonly era?: number;
   /** Connects and reads the facts. Called once before anything else, and again after a StoreResetError. */
   open(): Promise<StoreFacts>;
   /**

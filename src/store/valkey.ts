@@ -77,6 +77,10 @@ export class ValkeyStore implements Store {
     this.#content = new ValkeyContent(this.#connection, this.#reads);
   }
 
+  get era(): number {
+    return this.#digests.era;
+  }
+
   async open(): Promise<StoreFacts> {
     let { facts, info } = await this.#connection.open();
     for (;;) {
