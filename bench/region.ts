@@ -55,7 +55,9 @@ export class Region {
 
   submit(operation: Operation<unknown>): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.replica.submit(operation, (error) => (error === null ? resolve() : reject(error)));
+      this.replica.submit(operation, {
+        settled: (error) => (error === null ? resolve() : reject(error)),
+      });
     });
   }
 

@@ -9,6 +9,7 @@
  */
 import type { ByteString } from './bytes.js';
 import { uncovered } from './counter.js';
+import type { Decimal } from './decimal.js';
 import type { Dot } from './dot.js';
 import type { KeyState } from './key-state.js';
 import { winningType } from './key-state.js';
@@ -49,6 +50,33 @@ function hashUnit(unit: number): void {
 function hashText(value: string): void {
   for (let i = 0; i < value.length; i += 1) hashUnit(value.charCodeAt(i));
   hashUnit(0x10000 + value.length);
+}
+
+/** As {@link hashText} of `${p} ${n}`, which most counts needn't be made into. */
+function hashCount(p: Decimal, n: Decimal): void {
+  if (!isShort(p) || !isShort(n)) {
+    hashText(`${p} ${n}`);
+    return;
+  }
+  const digits = hashDigits(p);
+  hashUnit(0x20);
+  hashUnit(0x10000 + digits + 1 + hashDigits(n));
+}
+
+const isShort = (value: Decimal): value is number =>
+  typeof value === 'number' && value >= 0 && value < 1e15 && Number.isInteger(value);
+
+/** Hashes the decimal digits of a whole number below 10^15; gives how many there are. */
+function hashDigits(value: number): number {
+  let power = 1;
+  let digits = 1;
+  for (; power * 10 <= value; power *= 10) digits += 1;
+  for (; power >= 1; power /= 10) {
+    const digit = Math.floor(value / power);
+    value -= digit * power;
+    hashUnit(48 + digit);
+  }
+  return digits;
 }
 
 function hashNumber(value: number): void {
@@ -106,7 +134,7 @@ export function bodyDigest(key: ByteString, state: KeyState): number {
         begin(3, key);
         hashText(replica);
         hashNumber(since);
-        hashText(`${p} ${n}`);
+        hashCount(p, n);
         sum = addDigests(sum, finish());
       }
     }

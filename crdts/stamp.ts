@@ -63,9 +63,12 @@ export class HybridClock {
     return this.#last;
   }
 
-  /** Gives the next stamp. Throws {@link StampRangeError} after the year 2089. */
-  next(): Stamp {
-    const next = Math.max(stampAt(this.#now()), this.#last + 1);
+  /**
+   * Gives the next stamp. Throws {@link StampRangeError} after the year 2089.
+   * @param unixMs what `now` gave a moment ago, for those who need many. Default: it is asked
+   */
+  next(unixMs = this.#now()): Stamp {
+    const next = Math.max(stampAt(unixMs), this.#last + 1);
     if (next > MAX_STAMP) throw new StampRangeError('the clock has run past its last stamp');
     this.#last = next;
     return next;

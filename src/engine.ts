@@ -3,7 +3,7 @@
  * on its own, and the node can be rebuilt behind it.
  */
 import type { LoadingError } from './errors.js';
-import type { Operation, Settle } from './replica/operation.js';
+import type { Operation, Waiter } from './replica/operation.js';
 import type { NativeReads } from './store/store.js';
 import type { VerifyOptions, VerifyReport } from './verify/report.js';
 
@@ -117,8 +117,8 @@ export interface Engine {
    * first. It is so while the node loads, unless it was told to serve meanwhile.
    */
   refusal(): LoadingError | null;
-  /** Queues an operation. Never throws: every outcome, a full queue included, comes through `settle`. */
-  submit<T>(operation: Operation<T>, settle: Settle<T>): void;
+  /** Queues an operation. Never throws: every outcome, a full queue included, is told to `waiter`. */
+  submit<T>(operation: Operation<T>, waiter: Waiter<T>): void;
   /** The number of this node's last committed frame. */
   lastFrame(): number;
   /** Waits until `regions` other regions have applied this node's frame `frameNumber`; gives how many have at the end. `timeoutMs` 0 = wait for ever. */

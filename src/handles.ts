@@ -6,10 +6,10 @@
  * Uint8Array from a handle that was made with `'bytes'`.
  */
 import { type ByteString, fromUint8Array, text, toUint8Array, utf8 } from '../crdts/bytes.js';
-import { MAX_INT64, MIN_INT64, parseInt64 } from '../crdts/integer.js';
+import { type Integer, integer, isInt64, parseInt64 } from '../crdts/integer.js';
 import type { Engine } from './engine.js';
 import { ArgumentError, NotAnIntegerError, WrongTypeError } from './errors.js';
-import type { ExpiryChange, Need, Operation, Transaction } from './replica/operation.js';
+import type { ExpiryChange, Need, Operation, Transaction, Waiter } from './replica/operation.js';
 import { isReservedKey } from './store/layout.js';
 import { type NativeReads, WRONG_TYPE, type WrongType } from './store/store.js';
 
@@ -56,14 +56,29 @@ function readsOf(engine: Engine): NativeReads {
 /** Runs one operation and waits for its commit. */
 export function run<T>(engine: Engine, operation: Operation<T>): Promise<T> {
   return new Promise((resolve, reject) => {
-    engine.submit(operation, (error, value) => (error === null ? resolve(value as T) : reject(error)));
+    engine.submit(operation, {
+      settled: (error, value) => (error === null ? resolve(value as T) : reject(error)),
+    });
   });
 }
 
-/** An operation on one key: few objects, for there may be thousands under way. */
-abstract class Call<T> implements Operation<T> {
+type Resolve = (value: unknown) => void;
+type Reject = (error: Error) => void;
+
+/** What the promise that was made last is settled with. */
+let resolveLast: Resolve;
+let rejectLast: Reject;
+const capture = (resolve: Resolve, reject: Reject): void => {
+  resolveLast = resolve;
+  rejectLast = reject;
+};
+
+/** An operation on one key, and who waits for it: few objects, and no closures, for there may be thousands under way. */
+abstract class Call<T, Given = T> implements Operation<T>, Waiter<T> {
   readonly key: ByteString;
   readonly bytes: number;
+  #resolve: Resolve | undefined;
+  #reject: Reject | undefined;
 
   constructor(key: ByteString, bytes: number) {
     this.key = key;
@@ -74,9 +89,23 @@ abstract class Call<T> implements Operation<T> {
   abstract get needs(): readonly Need[];
   abstract run(tx: Transaction): T;
 
+  /** What the caller gets for a value. */
+  protected given(value: T): Given {
+    return value as unknown as Given;
+  }
+
   /** Runs it and waits for its commit. */
-  on(engine: Engine): Promise<T> {
-    return run(engine, this);
+  on(engine: Engine): Promise<Given> {
+    const promise = new Promise<unknown>(capture) as Promise<Given>;
+    this.#resolve = resolveLast;
+    this.#reject = rejectLast;
+    engine.submit(this, this);
+    return promise;
+  }
+
+  settled(error: Error | null, value: T | undefined): void {
+    if (error === null) this.#resolve!(this.given(value as T));
+    else this.#reject!(error);
   }
 }
 
@@ -109,10 +138,10 @@ class Remove extends Call<boolean> {
   }
 }
 
-class Increment extends Call<bigint> {
-  readonly #by: bigint;
+class Increment extends Call<Integer, bigint> {
+  readonly #by: Integer;
 
-  constructor(key: ByteString, by: bigint) {
+  constructor(key: ByteString, by: Integer) {
     super(key, 0);
     this.#by = by;
   }
@@ -121,8 +150,12 @@ class Increment extends Call<bigint> {
     return [{ key: this.key, value: true }];
   }
 
-  run(tx: Transaction): bigint {
+  run(tx: Transaction): Integer {
     return tx.increment(this.key, this.#by);
+  }
+
+  protected override given(value: Integer): bigint {
+    return BigInt(value);
   }
 }
 
@@ -226,9 +259,9 @@ export class CounterHandle {
    * else or the step is not a 64-bit integer, with OverflowError when the value would leave 64 bits.
    */
   increment(by: number | bigint = 1): Promise<bigint> {
-    if (typeof by === 'number' && !Number.isSafeInteger(by)) return Promise.reject(new NotAnIntegerError());
-    const step = BigInt(by);
-    if (step > MAX_INT64 || step < MIN_INT64) return Promise.reject(new NotAnIntegerError());
+    const whole = typeof by === 'bigint' || Number.isSafeInteger(by);
+    const step = typeof by === 'bigint' ? integer(by) : by;
+    if (!whole || !isInt64(step)) return Promise.reject(new NotAnIntegerError());
     return new Increment(this.#key, step).on(this.#engine);
   }
 

@@ -268,10 +268,10 @@ export class NodeCore implements Engine {
     return this.#loading.whenReady();
   }
 
-  submit: Engine['submit'] = (operation, settle) => {
+  submit: Engine['submit'] = (operation, waiter) => {
     const refusal = this.#loading.refusal();
-    if (refusal === null) this.#replica.submit(operation, settle);
-    else queueMicrotask(() => settle(refusal, undefined, 0));
+    if (refusal === null) this.#replica.submit(operation, waiter);
+    else queueMicrotask(() => waiter.settled(refusal, undefined, 0));
   };
 
   lastFrame(): number {

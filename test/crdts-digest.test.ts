@@ -7,12 +7,14 @@ import {
   type ByteString,
   bodyDigest,
   cloneKeyState,
+  type Decimal,
   DIGEST_MODULUS,
   type Dots,
   emptyKeyState,
   type KeyState,
   keyDigest,
   memberDigest,
+  registerType,
   type StringOp,
   stringType,
   stringValue,
@@ -216,4 +218,17 @@ test('a changed bit of a key, a member or a stamp changes each bit of the digest
       assert.ok(share > 0.43 && share < 0.57, `${where}: bit ${bit} changed in ${share} of the cases`);
     }
   }
+});
+
+test('gives the numbers that are stored already: counts of every length', () => {
+  const digestOf = (p: Decimal, n: Decimal) => {
+    const state = emptyKeyState();
+    const counts = new Map([['r.1', { since: 5, p, n }]]);
+    state.string = { register: registerType.empty(), counter: { counts, resets: new Map() } };
+    return bodyDigest('k' as ByteString, state);
+  };
+  assert.equal(digestOf(1234567890, 10), 279347445167879);
+  assert.equal(digestOf(0, 999_999_999_999_999), 278079393228562);
+  assert.equal(digestOf(1_000_000_000_000_000, 1), 147410438852246);
+  assert.equal(digestOf(2n ** 63n, 7), 126172510926238);
 });

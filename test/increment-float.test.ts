@@ -13,9 +13,9 @@ type Node = Awaited<ReturnType<typeof createNode>>;
 function operate<T>(node: Node, key: ByteString, run: (tx: Transaction) => T): Promise<T> {
   return new Promise((resolve, reject) => {
     const operation = { needs: [{ key, value: true }], run };
-    node.engine.submit<T>(operation, (error, value) =>
-      error === null ? resolve(value as T) : reject(error),
-    );
+    node.engine.submit<T>(operation, {
+      settled: (error, value) => (error === null ? resolve(value as T) : reject(error)),
+    });
   });
 }
 

@@ -541,7 +541,7 @@ test('over libp2p: text, bytes, events, and batches longer than any message', as
           needs: keys.map((key) => ({ key })),
           run: (tx) => keys.map((key) => tx.set(key, utf8(`${large}${key}`), 'clear')),
         },
-        done,
+        { settled: done },
       ),
     );
     assert.equal(error, null);

@@ -34,7 +34,7 @@ function submit(world: ReplicaWorld, [kind, at, value]: Act): void {
   const members = MEMBERS.filter((_, i) => value & (1 << i));
   const run = (tx: Transaction): unknown => {
     if (kind === 'set') return tx.set(key, utf8(String(value)), 'clear');
-    if (kind === 'incr') return tx.increment(key, BigInt(value - 3));
+    if (kind === 'incr') return tx.increment(key, value - 3);
     if (kind === 'add') return tx.add(key, members);
     if (kind === 'remove') return tx.remove(key, members);
     if (kind === 'delete') return tx.delete(key);

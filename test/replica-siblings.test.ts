@@ -61,13 +61,13 @@ test('both count on one key at once: every increment counts, and neither waits f
   );
   await run(worlds, Promise.all(all));
   assert.deepEqual(told, [300, 300]);
-  assert.equal((await run(worlds, worlds[0].submit(increment('n', 0n)))).value, 600n);
+  assert.equal((await run(worlds, worlds[0].submit(increment('n', 0)))).value, 600);
 });
 
 /** Frames of a third replica, as its own store has logged them. */
 async function foreignFrames(count: number): Promise<Frame[]> {
   const world = await replicaWorld({ id: 'far.1' });
-  for (let i = 0; i < count; i += 1) await world.timers.runToEnd(world.submit(increment('far', 1n)));
+  for (let i = 0; i < count; i += 1) await world.timers.runToEnd(world.submit(increment('far', 1)));
   return world.frames;
 }
 

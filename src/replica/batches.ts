@@ -11,7 +11,7 @@ import type { AppliedMark, Commit, KeyWrite, LoggedFrame } from '../store/store.
 import { BlindWrites } from './blind-writes.js';
 import { type Conflict, Knowledge } from './conflicts.js';
 import { type CachedKey, KeyCache } from './key-cache.js';
-import { loadKeys, type Wants, want, wantBlind } from './key-loader.js';
+import { loadKeys, takeCached, type Wants, wantAll } from './key-loader.js';
 import { type LocalItem, runLocalBatch, TellDeps } from './local-batch.js';
 import type { PlainRecord } from './plain-record.js';
 import { firstWants, type RemoteItem, runRemoteBatch, secondWants } from './remote-batch.js';
@@ -91,20 +91,31 @@ export class Batches {
   async load(work: Work): Promise<Loaded> {
     const { store, reportConflicts } = this.#options;
     const records = new Map<ByteString, CachedKey>();
-    const guessed = await loadKeys(store, this.#cache, this.#wants(work), records, this.#blind);
+    const guessed = await loadKeys(store, this.#cache, this.#wants(work, records), records, this.#blind);
     if (work.local.length > 0) return { records, guessed };
     const more = secondWants(work.remote, records, this.#knowledge, reportConflicts);
     if (more.size > 0) await loadKeys(store, this.#cache, more, records);
     return { records, guessed };
   }
 
-  #wants(work: Work): Wants {
+  /** What a batch needs; of operations, less what is in the cache, which goes to `records` at once. */
+  #wants(work: Work, records: Map<ByteString, CachedKey>): Wants {
     if (work.local.length === 0) return firstWants(work.remote);
     const wants: Wants = new Map();
+    let taken = false;
     for (const { operation } of work.local) {
-      for (const { key, value, members, blind } of operation.needs)
-        if (blind === true) wantBlind(wants, key);
-        else want(wants, key, value === true, members);
+      for (const need of operation.needs) {
+        if (wants.size > 0 && wants.has(need.key)) wantAll(wants, need);
+        else if (!takeCached(this.#cache, records, need)) {
+          wantAll(wants, need);
+          if (records.has(need.key)) taken = true;
+        }
+      }
+    }
+    // Should the store hold something else than the cache by now, all of it is needed that operations need, not only what the cache lacks.
+    if (taken) {
+      for (const { operation } of work.local)
+        for (const need of operation.needs) if (wants.has(need.key)) wantAll(wants, need);
     }
     return wants;
   }

@@ -5,6 +5,7 @@ import type { LoadedKey, LoadRequest, Store } from '../store/store.js';
 import type { BlindWrites } from './blind-writes.js';
 import type { CachedKey, KeyCache } from './key-cache.js';
 import { addEntries, decodeRecord, type KeyRecord, recordOf } from './key-record.js';
+import type { Need } from './operation.js';
 import { PlainRecord } from './plain-record.js';
 
 /** What a batch needs of one key. */
@@ -44,6 +45,31 @@ export function want(
     wanted.members ??= new Set();
     for (const member of members) wanted.members.add(member);
   }
+}
+
+/** Adds what an operation needs of a key. */
+export function wantAll(wants: Wants, { key, value, members, blind }: Need): void {
+  if (blind === true) wantBlind(wants, key);
+  else want(wants, key, value === true, members);
+}
+
+/** Takes the record of a key from the cache if it holds all that is needed; says whether it does. */
+export function takeCached(cache: KeyCache, records: Map<ByteString, CachedKey>, need: Need): boolean {
+  const { key } = need;
+  const record = records.get(key) ?? cache.get(key);
+  if (record === undefined || !holds(record, need)) return false;
+  records.set(key, record);
+  return true;
+}
+
+function holds(record: CachedKey, { value, members, blind }: Need): boolean {
+  if (blind === true) return true;
+  if (record instanceof PlainRecord) return value !== true || record.value !== UNLOADED;
+  const { string, set } = record.state;
+  if (value === true && string !== null && string.register.value === UNLOADED && !record.nativeMissing)
+    return false;
+  if (set === null || set.whole || members === undefined) return true;
+  return members !== 'all' && members.every((member) => set.entries.has(member));
 }
 
 /** What of a want a record doesn't hold; null = nothing. */

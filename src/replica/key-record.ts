@@ -147,7 +147,7 @@ function quickHeader({ state, membersDigest }: KeyRecord): ByteString | null {
     }
     out.array(0);
   }
-  return out.bytes().toString('latin1') as ByteString;
+  return out.text();
 }
 
 /** Encodes any header. */
@@ -291,7 +291,7 @@ export function encodeEntry(dots: Dots): ByteString {
     out.byteString(replica as ByteString);
     out.number(stamp);
   }
-  lastEntry = out.bytes().toString('latin1') as ByteString;
+  lastEntry = out.text();
   lastDots = dots;
   return lastEntry;
 }

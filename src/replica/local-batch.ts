@@ -10,14 +10,14 @@ import type { CachedKey } from './key-cache.js';
 import { type KeyChange, planWrite } from './key-change.js';
 import type { KeyRecord } from './key-record.js';
 import type { KeyRules } from './key-rules.js';
-import type { Operation, Settle } from './operation.js';
+import type { Operation, Waiter } from './operation.js';
 import { PlainRecord } from './plain-record.js';
 import { BatchTransaction } from './transaction.js';
 
 /** An operation that waits for its batch, and later its outcome. */
 export interface LocalItem {
   readonly operation: Operation<unknown>;
-  readonly settle: Settle<unknown>;
+  readonly waiter: Waiter<unknown>;
   /** Set when it failed half-way: it doesn't run again, and is told in its turn. */
   spoiled: Error | null;
   error: Error | null;

@@ -110,6 +110,11 @@ export class MsgpackWriter {
       buffer[at + i] = rest & 0xff;
   }
 
+  /** What was written since {@link reset}, as a ByteString. */
+  text(): ByteString {
+    return this.#buffer.toString('latin1', 0, this.#length) as ByteString;
+  }
+
   #reserve(bytes: number): number {
     const at = this.#length;
     const end = at + bytes;

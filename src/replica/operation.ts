@@ -7,6 +7,7 @@
  */
 import type { ByteString } from '../../crdts/bytes.js';
 import type { Decimal } from '../../crdts/decimal.js';
+import type { Integer } from '../../crdts/integer.js';
 import type { Stamp } from '../../crdts/stamp.js';
 
 /** What an operation needs of one key. The key's type, expiry and set context always come. */
@@ -36,7 +37,7 @@ export type ExpiryChange = 'clear' | 'keep' | number;
  * An operation must throw (WrongTypeError, NotAnIntegerError, …) *before* its first change; each method here keeps that rule.
  */
 export interface Transaction {
-  /** The time at which this operation happens. */
+  /** The time at which the operation's batch happens. */
   readonly nowMs: number;
   type(key: ByteString): KeyType;
   /** A string's value, or null when the key is absent. Needs `value`. Throws WrongTypeError for another type. */
@@ -49,7 +50,7 @@ export interface Transaction {
   /** Throws what {@link set} would throw, and RuleError where it would refuse: for those who write several keys or none. */
   checkSet(key: ByteString, value: ByteString): void;
   /** Adds to an integer; an absent key counts as 0. Needs `value`. Throws WrongTypeError, NotAnIntegerError or OverflowError. */
-  increment(key: ByteString, by: bigint): bigint;
+  increment(key: ByteString, by: Integer): Integer;
   /**
    * Adds to a number, exactly; an absent key counts as 0. Needs `value`. Throws WrongTypeError, NotAFloatError, NotFiniteError or
    * FloatRangeError, and NotAnIntegerError where the key's rule says counter and `by` isn't a 64-bit integer.
@@ -85,8 +86,11 @@ export interface Operation<T> {
   run(tx: Transaction): T;
 }
 
-/**
- * How an operation's outcome is told: with an error, or with its value and the number of this node's frame that holds its
- * effects (0 = it changed nothing, but everything that it read is committed). Called after the commit, in the order of submission.
- */
-export type Settle<T> = (error: Error | null, value: T | undefined, frameNumber: number) => void;
+/** Who waits for an operation. */
+export interface Waiter<T> {
+  /**
+   * Tells the outcome: an error, or the operation's value and the number of this node's frame that holds its effects (0 = it changed nothing, but
+   * everything that it read is committed). Called after the commit, in the order of submission.
+   */
+  settled(error: Error | null, value: T | undefined, frameNumber: number): void;
+}

@@ -28,7 +28,7 @@ import {
 import type { AppliedMark, KeyWrite, Store } from '../store/store.js';
 import { type Batch, Batches, type Loaded, raiseMarks } from './batches.js';
 import { type LocalItem, SpoiledBatchError } from './local-batch.js';
-import type { Operation, Settle } from './operation.js';
+import type { Operation, Waiter } from './operation.js';
 import type { RemoteItem } from './remote-batch.js';
 import type { ReplicaOptions } from './replica-options.js';
 import { Tickets } from './tickets.js';
@@ -123,16 +123,16 @@ export class Replica {
     return this.#inFlight.length === 0 && this.#loading === null;
   }
 
-  /** Queues an operation; every outcome comes through `settle`. */
-  submit<T>(operation: Operation<T>, settle: Settle<T>): void {
+  /** Queues an operation; every outcome is told to `waiter`. */
+  submit<T>(operation: Operation<T>, waiter: Waiter<T>): void {
     const refusal = this.#refusal(operation.bytes ?? 0);
     if (refusal !== null) {
-      queueMicrotask(() => settle(refusal, undefined, 0));
+      queueMicrotask(() => waiter.settled(refusal, undefined, 0));
       return;
     }
     this.#queue.addLocal({
       operation,
-      settle: settle as Settle<unknown>,
+      waiter: waiter as Waiter<unknown>,
       spoiled: null,
       error: null,
       value: undefined,
@@ -427,7 +427,7 @@ export class Replica {
   /** A caller that throws must not keep the others from their answers. */
   #settle(item: LocalItem, error: Error | null, value?: unknown, frameNumber = 0): void {
     try {
-      item.settle(error, value, frameNumber);
+      item.waiter.settled(error, value, frameNumber);
     } catch (thrown) {
       this.#options.logger.error(
         { err: thrown },

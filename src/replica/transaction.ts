@@ -10,7 +10,7 @@ import { type Decimal, isWhole } from '../../crdts/decimal.js';
 import type { Site } from '../../crdts/dot.js';
 import { deadlineOf } from '../../crdts/expiry.js';
 import { isSweepable } from '../../crdts/forgetting.js';
-import { type Integer, integer, isInt64, requireInt64 } from '../../crdts/integer.js';
+import { type Integer, isInt64, requireInt64 } from '../../crdts/integer.js';
 import {
   addMembers,
   countOn,
@@ -55,7 +55,7 @@ export class BatchTransaction implements Transaction {
   #addDots: Dots | null = null;
   readonly #replica: string;
   readonly #clock: HybridClock;
-  readonly #now: () => number;
+  readonly #batchMs: number;
   readonly #records: Map<ByteString, CachedKey>;
   readonly #maxValueBytes: number;
   readonly #rules: KeyRules;
@@ -71,7 +71,7 @@ export class BatchTransaction implements Transaction {
   ) {
     this.#replica = replica;
     this.#clock = clock;
-    this.#now = now;
+    this.#batchMs = Math.floor(now());
     this.#records = records;
     this.#maxValueBytes = maxValueBytes;
     this.#rules = rules;
@@ -79,7 +79,7 @@ export class BatchTransaction implements Transaction {
 
   /** Starts the next operation. */
   begin(): void {
-    this.nowMs = Math.max(Math.floor(this.#now()), stampMs(this.#clock.last));
+    this.nowMs = Math.max(this.#batchMs, stampMs(this.#clock.last));
   }
 
   type(key: ByteString): KeyType {
@@ -113,7 +113,7 @@ export class BatchTransaction implements Transaction {
   }
 
   #setPlain(record: PlainRecord, value: ByteString): void {
-    const stamp = this.#clock.next();
+    const stamp = this.#clock.next(this.nowMs);
     if (stamp <= record.stamp) throw new InvariantError('the clock is behind what it observed');
     this.mutations += 1;
     const { change } = record;
@@ -135,9 +135,8 @@ export class BatchTransaction implements Transaction {
     }
   }
 
-  increment(key: ByteString, by: bigint): bigint {
-    const step = integer(by);
-    return BigInt(this.#countQuickly(key, step) ?? (this.#count(key, { op: 'add', by: step }) as Integer));
+  increment(key: ByteString, by: Integer): Integer {
+    return this.#countQuickly(key, by) ?? (this.#count(key, { op: 'add', by }) as Integer);
   }
 
   incrementFloat(key: ByteString, by: Decimal): Decimal {
@@ -278,6 +277,8 @@ export class BatchTransaction implements Transaction {
     plain.change = null;
     this.plain.splice(this.plain.indexOf(change), 1);
     const site = { replica: this.#replica, stamp: change.stamp };
+    // Told in another way, but changed before.
+    this.mutations -= 1;
     this.#edit(record, setString(record.state, this.#type(record), change.value!, 'clear', site));
     return record;
   }
@@ -296,7 +297,7 @@ export class BatchTransaction implements Transaction {
 
   /** The dot of what is changed next; no two changes share one. */
   #site(): Site {
-    return { replica: this.#replica, stamp: this.#clock.next() };
+    return { replica: this.#replica, stamp: this.#clock.next(this.nowMs) };
   }
 
   #checkSize(value: ByteString): void {

@@ -420,16 +420,20 @@ export class Connection implements Session {
 
   #submit(call: Call<unknown>): void {
     const slot = this.#begin('write');
-    this.engine.submit(call, (error, value, frameNumber) => {
-      if (error !== null) {
-        slot.reply = this.#errorReply(error, true);
-      } else {
-        slot.call = call;
-        slot.value = value;
-        this.wrote(frameNumber);
-      }
-      this.#finish(slot);
-    });
+    slot.call = call;
+    this.engine.submit(call, slot);
+  }
+
+  /** An operation's outcome. */
+  answered(slot: Slot, error: Error | null, value: unknown, frameNumber: number): void {
+    if (error !== null) {
+      slot.call = null;
+      slot.reply = this.#errorReply(error, true);
+    } else {
+      slot.value = value;
+      this.wrote(frameNumber);
+    }
+    this.#finish(slot);
   }
 
   #await(slot: Slot, result: Promise<Reply>, wrote: boolean): void {
@@ -446,7 +450,7 @@ export class Connection implements Session {
   }
 
   #begin(phase: Phase): Slot {
-    const slot = new Slot(this.#takeSilence(), this.#parser.commandBytes);
+    const slot = new Slot(this, this.#takeSilence(), this.#parser.commandBytes);
     this.#queue.push(slot);
     this.#phase = phase;
     this.#inFlight += 1;
@@ -465,7 +469,7 @@ export class Connection implements Session {
   /** Answers at once, in its turn. */
   #reply(reply: Reply | null): void {
     if (reply === null) return;
-    const slot = new Slot(this.#takeSilence(), 0);
+    const slot = new Slot(this, this.#takeSilence(), 0);
     slot.reply = reply;
     slot.done = true;
     this.#queue.push(slot);

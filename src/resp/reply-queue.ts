@@ -1,12 +1,19 @@
 /** Replies in the order of the requests, whatever the order in which their results come. */
 
+import type { Waiter } from '../replica/operation.js';
 import type { Call, Reply } from './command.js';
 import type { ReplyWriter } from './encoder.js';
 import { INTERNAL_ERROR } from './errors.js';
 
+/** Who is told when an operation's outcome has come for a slot. */
+export interface SlotOwner {
+  answered(slot: Slot, error: Error | null, value: unknown, frameNumber: number): void;
+}
+
 /** The place of one reply. */
-export class Slot {
+export class Slot implements Waiter<unknown> {
   done = false;
+  readonly #owner: SlotOwner;
   /** The client asked for silence. */
   readonly silent: boolean;
   /** What the request weighs while it is under way. */
@@ -17,9 +24,14 @@ export class Slot {
   /** Null with no call: nothing is sent. */
   reply: Reply | null = null;
 
-  constructor(silent: boolean, bytes: number) {
+  constructor(owner: SlotOwner, silent: boolean, bytes: number) {
+    this.#owner = owner;
     this.silent = silent;
     this.bytes = bytes;
+  }
+
+  settled(error: Error | null, value: unknown, frameNumber: number): void {
+    this.#owner.answered(this, error, value, frameNumber);
   }
 }
 

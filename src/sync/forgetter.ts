@@ -219,9 +219,9 @@ export class Forgetter {
 
   #submit<T>(operation: Operation<T>): Promise<T> {
     return new Promise((resolve, reject) => {
-      this.#options.replica.submit(operation, (error, value) =>
-        error === null ? resolve(value as T) : reject(error),
-      );
+      this.#options.replica.submit(operation, {
+        settled: (error, value) => (error === null ? resolve(value as T) : reject(error)),
+      });
     });
   }
 

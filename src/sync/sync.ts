@@ -536,7 +536,7 @@ export class Sync implements MeshHandlers {
     const { replica } = this.#options;
     const demand = this.#forgetter.demand;
     if (demand <= (replica.applied.get(replica.id)?.stamp ?? 0) || !replica.available) return;
-    replica.submit({ needs: [], run: (tx) => tx.beat() }, () => {});
+    replica.submit({ needs: [], run: (tx) => tx.beat() }, { settled() {} });
   }
 
   #remember(): void {

@@ -5,6 +5,7 @@
 import type { ByteString } from '../../crdts/bytes.js';
 import { type Decimal, formatDecimal } from '../../crdts/decimal.js';
 import { globMatches } from '../../crdts/glob.js';
+import type { Integer } from '../../crdts/integer.js';
 import { incrementedFloat } from '../../crdts/string-key.js';
 import type { Engine, LoadingStatus, NodeStatus, PeerStatus } from '../../src/engine.js';
 import {
@@ -21,8 +22,8 @@ import type {
   KeyType,
   Need,
   Operation,
-  Settle,
   Transaction,
+  Waiter,
 } from '../../src/replica/operation.js';
 import { type NativeReads, type ScanOptions, WRONG_TYPE, type WrongType } from '../../src/store/store.js';
 import type { VerifyOptions, VerifyReport } from '../../src/verify/report.js';
@@ -34,7 +35,7 @@ interface Entry {
 
 interface Pending {
   readonly operation: Operation<unknown>;
-  readonly settle: Settle<unknown>;
+  readonly waiter: Waiter<unknown>;
 }
 
 const INTEGER = /^(?:0|-?[1-9][0-9]*)$/;
@@ -109,12 +110,14 @@ export class FakeEngine implements Engine {
     return this.loading === null ? null : new LoadingError('the fake is loading');
   }
 
-  submit<T>(operation: Operation<T>, settle: Settle<T>): void {
+  submit<T>(operation: Operation<T>, waiter: Waiter<T>): void {
     if (this.#queue.length >= this.maxQueued) {
-      setImmediate(() => settle(new LimitError('too many operations wait for a commit'), undefined, 0));
+      setImmediate(() =>
+        waiter.settled(new LimitError('too many operations wait for a commit'), undefined, 0),
+      );
       return;
     }
-    this.#queue.push({ operation, settle: settle as Settle<unknown> });
+    this.#queue.push({ operation, waiter: waiter as Waiter<unknown> });
     this.mostQueued = Math.max(this.mostQueued, this.#queue.length);
     this.#schedule();
   }
@@ -233,7 +236,7 @@ export class FakeEngine implements Engine {
     if (outcomes.some(({ changed }) => changed)) this.#frame += 1;
     setImmediate(() => {
       for (const [i, { error, value, changed }] of outcomes.entries()) {
-        batch[i]?.settle(error, value, changed ? this.#frame : 0);
+        batch[i]?.waiter.settled(error, value, changed ? this.#frame : 0);
       }
       this.#schedule();
     });
@@ -282,10 +285,10 @@ class FakeTransaction implements Transaction {
     return true;
   }
 
-  increment(key: ByteString, by: bigint): bigint {
+  increment(key: ByteString, by: Integer): Integer {
     const old = this.get(key) ?? '0';
     if (!INTEGER.test(old) || BigInt(old) > MAX || BigInt(old) < MIN) throw new NotAnIntegerError();
-    const sum = BigInt(old) + by;
+    const sum = BigInt(old) + BigInt(by);
     if (sum > MAX || sum < MIN) throw new OverflowError();
     this.set(key, String(sum) as ByteString, 'keep');
     return sum;

@@ -1,6 +1,7 @@
 /** One replica on a store that fails as it is told, on virtual time, with everything that it tells its node written down. */
 import { type ByteString, utf8 } from '../../crdts/bytes.js';
 import type { ReplicaId } from '../../crdts/dot.js';
+import type { Integer } from '../../crdts/integer.js';
 import { type RuleOptions, Rules } from '../../crdts/rules.js';
 import { HybridClock } from '../../crdts/stamp.js';
 import { silentLogger } from '../../src/options.js';
@@ -101,9 +102,11 @@ export async function replicaWorld(
     told,
     submit: (operation, name = '') =>
       new Promise((resolve) => {
-        replica.submit(operation, (error, value, frame) => {
-          told.push(name);
-          resolve({ error, value, frame });
+        replica.submit(operation, {
+          settled(error, value, frame) {
+            told.push(name);
+            resolve({ error, value, frame });
+          },
         });
       }),
     settle: () => timers.settle(),
@@ -123,7 +126,7 @@ export function on<T>(
 
 export const set = (name: string, value: string) => on(name, (tx, key) => tx.set(key, utf8(value), 'clear'));
 export const get = (name: string) => on(name, (tx, key) => tx.get(key));
-export const increment = (name: string, by = 1n) => on(name, (tx, key) => tx.increment(key, by));
+export const increment = (name: string, by: Integer = 1) => on(name, (tx, key) => tx.increment(key, by));
 export const add = (name: string, ...members: string[]) =>
   on(name, (tx, key) => tx.add(key, members.map(utf8)), members);
 export const remove = (name: string, ...members: string[]) =>

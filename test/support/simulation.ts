@@ -314,7 +314,7 @@ export class Simulation {
       if (!told) then(fate);
       told = true;
     };
-    member.node.engine.submit(operation, (error) => {
+    const settled = (error: Error | null): void => {
       if (error === null) tell('acknowledged');
       else {
         const { code } = error as MeshError;
@@ -333,7 +333,8 @@ export class Simulation {
           );
         tell(refused ? 'refused' : 'unknown');
       }
-    });
+    };
+    member.node.engine.submit(operation, { settled });
   }
 
   /** Says whether every region is alive, has applied everything, and shows the same digests. */

@@ -6,6 +6,7 @@
  */
 import type { ByteString } from '../../../crdts/bytes.js';
 import { type Decimal, formatDecimal, isFloat, readDecimal } from '../../../crdts/decimal.js';
+import { type Integer, integer } from '../../../crdts/integer.js';
 import { NotAFloatError } from '../../errors.js';
 import type { Need, Transaction } from '../../replica/operation.js';
 import type { Call, Command, Flag } from '../command.js';
@@ -14,22 +15,22 @@ import { CommandError } from '../errors.js';
 import { integerArgument } from '../numbers.js';
 
 /** Adds to the integer in a key; gives the sum. */
-class Increment implements Call<bigint> {
+class Increment implements Call<Integer> {
   readonly needs: readonly Need[];
   readonly #key: ByteString;
-  readonly #by: bigint;
+  readonly #by: Integer;
 
   constructor(key: ByteString, by: bigint) {
     this.needs = [{ key, value: true }];
     this.#key = key;
-    this.#by = by;
+    this.#by = integer(by);
   }
 
-  run(tx: Transaction): bigint {
+  run(tx: Transaction): Integer {
     return tx.increment(this.#key, this.#by);
   }
 
-  reply(out: ReplyWriter, value: bigint): void {
+  reply(out: ReplyWriter, value: Integer): void {
     out.integer(value);
   }
 }

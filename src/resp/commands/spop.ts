@@ -62,10 +62,12 @@ function removePresent(key: ByteString, members: readonly ByteString[]): Operati
 
 function submit<T>(session: Session, operation: Operation<T>): Promise<T> {
   return new Promise((resolve, reject) => {
-    session.engine.submit(operation, (error, value, frameNumber) => {
-      if (error !== null) return reject(error);
-      session.wrote(frameNumber);
-      resolve(value as T);
+    session.engine.submit(operation, {
+      settled(error, value, frameNumber) {
+        if (error !== null) return reject(error);
+        session.wrote(frameNumber);
+        resolve(value as T);
+      },
     });
   });
 }
