@@ -61,6 +61,7 @@ export function compareCounts(a: Count, b: Count): number {
 export function uncovered(state: Counter, replica: ReplicaId): { readonly p: Decimal; readonly n: Decimal } {
   const count = state.counts.get(replica);
   if (count === undefined) return { p: 0, n: 0 };
+  if (state.resets.size === 0) return count;
   const reset = state.resets.get(replica);
   if (reset === undefined || reset.since < count.since) return count;
   return { p: minusDecimal(count.p, reset.p), n: minusDecimal(count.n, reset.n) };

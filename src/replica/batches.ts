@@ -13,7 +13,7 @@ import { type Conflict, Knowledge } from './conflicts.js';
 import { type CachedKey, KeyCache } from './key-cache.js';
 import { loadKeys, takeCached, type Wants, wantAll } from './key-loader.js';
 import { type LocalItem, runLocalBatch, TellDeps } from './local-batch.js';
-import type { PlainRecord } from './plain-record.js';
+import { PlainRecord } from './plain-record.js';
 import { firstWants, type RemoteItem, runRemoteBatch, secondWants } from './remote-batch.js';
 import type { ReplicaOptions } from './replica-options.js';
 import type { Work } from './work-queue.js';
@@ -91,25 +91,33 @@ export class Batches {
   async load(work: Work): Promise<Loaded> {
     const { store, reportConflicts } = this.#options;
     const records = new Map<ByteString, CachedKey>();
-    const guessed = await loadKeys(store, this.#cache, this.#wants(work, records), records, this.#blind);
+    const guessed: PlainRecord[] = [];
+    await loadKeys(store, this.#cache, this.#wants(work, records, guessed), records, this.#blind);
     if (work.local.length > 0) return { records, guessed };
     const more = secondWants(work.remote, records, this.#knowledge, reportConflicts);
     if (more.size > 0) await loadKeys(store, this.#cache, more, records);
     return { records, guessed };
   }
 
-  /** What a batch needs; of operations, less what is in the cache, which goes to `records` at once. */
-  #wants(work: Work, records: Map<ByteString, CachedKey>): Wants {
+  /** What a batch needs; of operations, less what is in the cache or guessed (blind-writes.ts), which goes to `records` at once. */
+  #wants(work: Work, records: Map<ByteString, CachedKey>, guessed: PlainRecord[]): Wants {
     if (work.local.length === 0) return firstWants(work.remote);
     const wants: Wants = new Map();
+    const guess = this.#blind.allowed;
     let taken = false;
     for (const { operation } of work.local) {
       for (const need of operation.needs) {
-        if (wants.size > 0 && wants.has(need.key)) wantAll(wants, need);
-        else if (!takeCached(this.#cache, records, need)) {
+        const { key } = need;
+        if (wants.size > 0 && wants.has(key)) wantAll(wants, need);
+        else if (takeCached(this.#cache, records, need)) continue;
+        else if (records.has(key)) {
+          taken = true;
           wantAll(wants, need);
-          if (records.has(need.key)) taken = true;
-        }
+        } else if (guess && need.blind === true) {
+          const record = new PlainRecord(key);
+          records.set(key, record);
+          guessed.push(record);
+        } else wantAll(wants, need);
       }
     }
     // Should the store hold something else than the cache by now, all of it is needed that operations need, not only what the cache lacks.

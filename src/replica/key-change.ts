@@ -8,7 +8,7 @@ import type { ByteString } from '../../crdts/bytes.js';
 import { addDigests, bodyDigest, memberDigest, subtractDigests } from '../../crdts/digest.js';
 import type { ReplicaId } from '../../crdts/dot.js';
 import { type Deadline, deadlineOf } from '../../crdts/expiry.js';
-import { formatInteger, type Integer } from '../../crdts/integer.js';
+import { formatInteger } from '../../crdts/integer.js';
 import {
   type KeyState,
   mergeKeyState,
@@ -24,7 +24,7 @@ import type { Stamp } from '../../crdts/stamp.js';
 import { stringValue } from '../../crdts/string-key.js';
 import type { KeyWrite, NativeWrite } from '../store/store.js';
 import { encodeEntry, encodeHeader, type KeyRecord } from './key-record.js';
-import type { QuickChange } from './quick-change.js';
+import type { QuickChange, QuickCount } from './quick-change.js';
 
 /** What a key was before a batch, as far as the write depends on it. */
 export interface KeyChange {
@@ -87,6 +87,30 @@ export function beginChange(record: KeyRecord, resolve: ResolveKey): KeyChange {
   };
 }
 
+/** As {@link beginChange}, for a key that holds nothing but a string and will be counted on. */
+export function beginCounting(record: KeyRecord, quick: QuickChange): KeyChange {
+  const { key, state, header, era, membersDigest } = record;
+  if (Number.isNaN(record.bodyDigest)) record.bodyDigest = bodyDigest(key, state);
+  return {
+    record,
+    header,
+    era,
+    body: record.bodyDigest,
+    membersDigest,
+    type: winningType(state),
+    // Only by this could the general way, should it be needed, see that the value is still the same; then it writes it once more.
+    value: null,
+    writtenStamp: state.string?.register.stamp ?? 0,
+    writtenReplica: state.string?.register.replica ?? '',
+    deadline: null,
+    nativeMissing: false,
+    members: null,
+    cleared: false,
+    grew: false,
+    quick,
+  };
+}
+
 /** Says whether merging this delta needs the string's bytes: they leave the native value for the header, or are counted on. */
 export function needsStringValue(record: KeyRecord, delta: KeyState): boolean {
   const { string } = record.state;
@@ -127,7 +151,7 @@ export function mergeChange(change: KeyChange, delta: KeyState): boolean {
 export function planWrite(change: KeyChange, nowMs: number, resolve: ResolveKey): KeyWrite {
   const { record, cleared } = change;
   const { key, state } = record;
-  if (change.quick?.kind === 'count') return planCount(change, change.quick.sum);
+  if (change.quick?.kind === 'count') return planCount(change, change.quick);
   // Most writes: no members and no deadline, neither before nor after.
   if (state.set === null && state.expiry === null) return planString(change, nowMs, resolve);
   const entries: [ByteString, ByteString | null][] = [];
@@ -171,16 +195,18 @@ export function planWrite(change: KeyChange, nowMs: number, resolve: ResolveKey)
 }
 
 /** As {@link planWrite}, for a key that was only counted on: the visible sum is known. */
-function planCount({ record, header: expected, era, body, value }: KeyChange, sum: Integer): KeyWrite {
+function planCount(
+  { record, header: expected, era, body }: KeyChange,
+  { before, sum }: QuickCount,
+): KeyWrite {
   const { key, state } = record;
-  const text = formatInteger(sum);
   const header = encodeHeader(record);
   record.header = header;
   record.bodyDigest = bodyDigest(key, state);
   const digest = subtractDigests(record.bodyDigest, body);
-  return text === value
+  return sum === before
     ? { key, expected, era, header, digest }
-    : { key, expected, era, header, digest, native: { kind: 'string', value: text } };
+    : { key, expected, era, header, digest, native: { kind: 'string', value: formatInteger(sum) } };
 }
 
 /** As {@link planWrite}, for a key that never had members or a deadline. */

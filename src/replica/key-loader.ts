@@ -6,7 +6,7 @@ import type { BlindWrites } from './blind-writes.js';
 import type { CachedKey, KeyCache } from './key-cache.js';
 import { addEntries, decodeRecord, type KeyRecord, recordOf } from './key-record.js';
 import type { Need } from './operation.js';
-import { PlainRecord } from './plain-record.js';
+import { GUESSED, PlainRecord } from './plain-record.js';
 
 /** What a batch needs of one key. */
 export interface Want {
@@ -64,7 +64,8 @@ export function takeCached(cache: KeyCache, records: Map<ByteString, CachedKey>,
 
 function holds(record: CachedKey, { value, members, blind }: Need): boolean {
   if (blind === true) return true;
-  if (record instanceof PlainRecord) return value !== true || record.value !== UNLOADED;
+  if (record instanceof PlainRecord)
+    return record.era !== GUESSED && (value !== true || record.value !== UNLOADED);
   const { string, set } = record.state;
   if (value === true && string !== null && string.register.value === UNLOADED && !record.nativeMissing)
     return false;
@@ -89,8 +90,8 @@ function missing(record: KeyRecord | undefined, wanted: Want): Omit<LoadRequest,
 }
 
 /**
- * Brings every wanted key's record, complete as wanted, into `records` (and the cache). Where nothing must be known of a key, a plain
- * record will do; and where `blind` lets it, an unknown key's is a guess, in `records` alone. Gives the guesses. Rejects as the store does.
+ * Brings every wanted key's record, complete as wanted, into `records` and the cache. Where nothing must be known of a key, a plain
+ * record will do; `blind` learns whether it was there. Rejects as the store does.
  */
 export async function loadKeys(
   store: Store,
@@ -98,16 +99,12 @@ export async function loadKeys(
   wants: Wants,
   records: Map<ByteString, CachedKey>,
   blind: BlindWrites | null = null,
-): Promise<readonly PlainRecord[]> {
+): Promise<void> {
   const requests: LoadRequest[] = [];
-  const guessed: PlainRecord[] = [];
-  const guess = blind?.allowed === true;
   for (const [key, wanted] of wants) {
     const found = cache.get(key);
-    if (wanted.blind && (found !== undefined || guess)) {
-      const record = found ?? new PlainRecord(key);
-      if (found === undefined) guessed.push(record as PlainRecord);
-      records.set(key, record);
+    if (wanted.blind && found !== undefined) {
+      records.set(key, found);
       continue;
     }
     const record = found === undefined ? undefined : whole(cache, found);
@@ -115,7 +112,7 @@ export async function loadKeys(
     if (lacks === null) records.set(key, record!);
     else requests.push({ key, ...lacks });
   }
-  if (requests.length === 0) return guessed;
+  if (requests.length === 0) return;
   const era = store.era ?? -1;
   const loaded = await store.load(requests);
   if (blind !== null) learn(blind, wants, requests, loaded);
@@ -146,7 +143,6 @@ export async function loadKeys(
     }
     records.set(key, record);
   }
-  return guessed;
 }
 
 /** The record of a key that more is wanted of than a plain one can give; it takes its place in the cache. */

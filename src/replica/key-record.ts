@@ -117,7 +117,8 @@ function quickHeader({ state, membersDigest }: KeyRecord): ByteString | null {
   if (string !== null && (string.register.stamp !== 0 || counter === null || counter.resets.size > 0))
     return null;
   const named = set?.context ?? counter!.counts;
-  const ids = named.size > 1 ? [...named.keys()].sort() : [...named.keys()];
+  const ids = [...named.keys()];
+  if (ids.length > 1) ids.sort();
   out.reset();
   out.array(4);
   out.number(touched);

@@ -23,6 +23,9 @@ const HALF_DIGEST = 2 ** 24;
 
 const NEVER: Origin = { replica: '', stamp: 0 };
 
+/** The era of a record that is a guess: nothing is known of the key (blind-writes.ts). */
+export const GUESSED = -2;
+
 /** What a batch has made of a record so far: one write, the last. */
 export interface PlainChange {
   readonly record: PlainRecord;
@@ -47,13 +50,13 @@ export class PlainRecord {
   value: Register['value'];
   /** What the batch that is being made does to it; null between batches. */
   change: PlainChange | null = null;
-  /** The store's era in which the header was loaded or committed last; -1 = it is a guess. */
+  /** The store's era in which the header was loaded or committed last; -1 = not known, -2 = {@link GUESSED}. */
   era: number;
   /** Used since the cache last looked: evict another one first. */
-  used = true;
+  used = false;
 
-  /** A key that was never written; or one whose header was read. */
-  constructor(key: ByteString, origin = NEVER, behind = 0, value: Register['value'] = null, era = -1) {
+  /** A guess that the key was never written; or one whose header was read. */
+  constructor(key: ByteString, origin = NEVER, behind = 0, value: Register['value'] = null, era = GUESSED) {
     this.key = key;
     this.#origin = origin;
     this.#behind = behind;

@@ -12,8 +12,8 @@ import type { ReplicaId, Site } from '../../crdts/dot.js';
 import { type Integer, parseInt64 } from '../../crdts/integer.js';
 import { emptyKeyState, type KeyState } from '../../crdts/key-state.js';
 import { type Dots, dotsOf, type SetState, setType } from '../../crdts/or-set.js';
-import { type Register, registerType, UNLOADED } from '../../crdts/register.js';
-import { incremented, stringType } from '../../crdts/string-key.js';
+import { registerType, UNLOADED } from '../../crdts/register.js';
+import { incremented, type StringState, stringType, stringValue } from '../../crdts/string-key.js';
 import { raise, type VersionVector } from '../../crdts/version-vector.js';
 import type { KeyChange } from './key-change.js';
 import type { KeyRecord } from './key-record.js';
@@ -21,6 +21,8 @@ import type { KeyRecord } from './key-record.js';
 /** A batch has only counted on a key so far. */
 export interface QuickCount {
   readonly kind: 'count';
+  /** The visible sum before; null = there was none. */
+  readonly before: Integer | null;
   /** The visible sum. */
   sum: Integer;
 }
@@ -40,13 +42,31 @@ export interface QuickAdd {
 /** What a batch has done to a key so far, where that is all. */
 export type QuickChange = QuickCount | QuickAdd;
 
-/** Begins to count on a key; null where the general way must go. `text` is the visible string; null = none. */
-export function beginCount(record: KeyRecord, text: Register['value']): QuickCount | null {
-  const { set, values, expiry } = record.state;
-  if (set !== null || values !== null || expiry !== null || record.nativeMissing || text === UNLOADED)
+/** Begins to count on a key that holds nothing but a string; null where the general way must go. */
+export function beginCount({ state, nativeMissing }: KeyRecord): QuickCount | null {
+  const { string, set, values, expiry } = state;
+  if (set !== null || values !== null || expiry !== null || nativeMissing) return null;
+  if (string === null) return { kind: 'count', before: null, sum: 0 };
+  const counted = countedSum(string);
+  if (counted !== null) return { kind: 'count', before: counted, sum: counted };
+  if (string.register.value === UNLOADED) return null;
+  const text = stringValue(string);
+  if (text === null) return { kind: 'count', before: null, sum: 0 };
+  const sum = parseInt64(text);
+  return sum === null ? null : { kind: 'count', before: sum, sum };
+}
+
+/** The sum of a string that was only ever counted on, and never reset; null = it takes more to tell. */
+function countedSum({ register, counter }: StringState): Integer | null {
+  if (register.stamp !== 0 || counter === null || counter.counts.size === 0 || counter.resets.size > 0)
     return null;
-  const sum = text === null ? 0 : parseInt64(text);
-  return sum === null ? null : { kind: 'count', sum };
+  let sum = 0;
+  for (const { p, n } of counter.counts.values()) {
+    if (typeof p !== 'number' || typeof n !== 'number') return null;
+    sum += p - n;
+    if (!Number.isSafeInteger(sum)) return null;
+  }
+  return sum;
 }
 
 /** Adds to this replica's count; gives the new sum. Null, and nothing is changed, where the general way must go. Throws OverflowError. */

@@ -30,7 +30,7 @@ import { type HybridClock, type Stamp, stampMs } from '../../crdts/stamp.js';
 import { type StringOp, stringValue } from '../../crdts/string-key.js';
 import { InvariantError, LimitError, NotAnIntegerError, RuleError, WrongTypeError } from '../errors.js';
 import type { CachedKey } from './key-cache.js';
-import { beginChange, type KeyChange, mergeChange } from './key-change.js';
+import { beginChange, beginCounting, type KeyChange, mergeChange } from './key-change.js';
 import { type KeyRecord, recordOf } from './key-record.js';
 import type { KeyRules } from './key-rules.js';
 import type { ExpiryChange, KeyType, Transaction } from './operation.js';
@@ -218,10 +218,10 @@ export class BatchTransaction implements Transaction {
     requireCountable(this.#rules.of(key));
     requireInt64(by);
     const known = this.changes.get(key);
-    const change = known ?? beginChange(record, this.#rules.resolve);
-    if (known === undefined) change.quick = beginCount(record, change.value);
-    if (change.quick?.kind !== 'count') return null;
-    const sum = countQuickly(record.state, change.quick, by, this.#site());
+    const quick = known === undefined ? beginCount(record) : known.quick;
+    if (quick?.kind !== 'count') return null;
+    const change = known ?? beginCounting(record, quick);
+    const sum = countQuickly(record.state, quick, by, this.#site());
     if (sum !== null) this.#changedQuickly(change, known === undefined);
     return sum;
   }

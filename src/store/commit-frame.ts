@@ -20,100 +20,122 @@ export interface CommitSender {
 
 const decimal = (value: number) => String(value) as ByteString;
 
-/** Writes of one slot as a chain: where it begins and ends, and for each write the next one; -1 = none. Reused, and clean in between. */
+/** Writes of one slot as a chain: where it begins and ends, and for each write the next one; -1 = none. Reused for each commit. */
 const firstOf = new Int32Array(SLOTS).fill(-1);
 const lastOf = new Int32Array(SLOTS);
 let nextOf = new Int32Array(1024);
 
-/** Headers by slot, so that a slot's are compared and stored in one command each. */
-interface SlotPlan {
-  /** Slots whose headers are compared; for each what is added to its digest, and the digest after that where it is known. */
-  readonly slots: number[];
-  readonly added: number[];
-  readonly after: (number | null)[];
-  /** Writes whose headers needn't be compared, each with the digest of its slot after the commit. */
-  readonly assured: KeyWrite[];
-  readonly digests: number[];
-}
-
 /**
- * Sorts writes by slot. Those of an era that still holds (Store.era) need no comparison: the script looks whether it does, once for all of them.
- * But only where the slot's digest is known, or the script would have to read it.
+ * The headers of a commit by slot, so that a slot's are compared and stored in one command each. One for all commits, since what a batch needs is
+ * thousands of numbers.
  */
-function planSlots(writes: readonly KeyWrite[], digests: CommitDigests): SlotPlan {
-  const plan: SlotPlan = { slots: [], added: [], after: [], assured: [], digests: [] };
-  if (nextOf.length < writes.length) nextOf = new Int32Array(writes.length * 2);
-  const touched: number[] = [];
-  for (let i = 0; i < writes.length; i += 1) {
-    const slot = keySlot(writes[i]!.key);
-    if (firstOf[slot] === -1) {
-      touched.push(slot);
-      firstOf[slot] = i;
-    } else nextOf[lastOf[slot]!] = i;
-    lastOf[slot] = i;
-    nextOf[i] = -1;
+class SlotPlan {
+  /** Slots that are written, in order of their first write. */
+  readonly #slots = new Int32Array(SLOTS);
+  #count = 0;
+  /** What is added to a slot's digest, and the digest after that; NaN = not known. By place in #slots. */
+  readonly #added = new Float64Array(SLOTS);
+  readonly #after = new Float64Array(SLOTS);
+  /** Whether a slot's headers needn't be compared. */
+  readonly #assured = new Uint8Array(SLOTS);
+  #assuredSlots = 0;
+  #assuredWrites = 0;
+  #writes: readonly KeyWrite[] = [];
+
+  /**
+   * Sorts writes by slot. Those of an era that still holds (Store.era) need no comparison: the script looks whether it does, once for all of
+   * them. But only where the slot's digest is known, or the script would have to read it.
+   */
+  begin(writes: readonly KeyWrite[], digests: CommitDigests): void {
+    for (let s = 0; s < this.#count; s += 1) firstOf[this.#slots[s]!] = -1;
+    this.#count = 0;
+    this.#writes = writes;
+    if (nextOf.length < writes.length) nextOf = new Int32Array(writes.length * 2);
+    for (let i = 0; i < writes.length; i += 1) {
+      const slot = keySlot(writes[i]!.key);
+      if (firstOf[slot] === -1) {
+        this.#slots[this.#count] = slot;
+        this.#count += 1;
+        firstOf[slot] = i;
+      } else nextOf[lastOf[slot]!] = i;
+      lastOf[slot] = i;
+      nextOf[i] = -1;
+    }
+    this.#assuredSlots = 0;
+    this.#assuredWrites = 0;
+    for (let s = 0; s < this.#count; s += 1) this.#judge(s, digests);
   }
-  for (const slot of touched) {
-    const first = firstOf[slot]!;
+
+  #judge(s: number, digests: CommitDigests): void {
+    const slot = this.#slots[s]!;
     let added = 0;
+    let count = 0;
     let removes = false;
     let assured = true;
-    for (let i = first; i >= 0; i = nextOf[i]!) {
-      const { digest, header, era } = writes[i]!;
+    for (let i = firstOf[slot]!; i >= 0; i = nextOf[i]!) {
+      const { digest, header, era } = this.#writes[i]!;
       added = addDigests(added, digest);
+      count += 1;
       if (header === null) removes = true;
       if (era !== digests.era) assured = false;
     }
     const after = digests.next(slot, added, removes);
-    if (!assured || after === null) {
-      plan.slots.push(slot);
-      plan.added.push(added);
-      plan.after.push(after);
-      continue;
-    }
-    firstOf[slot] = -1;
-    for (let i = first; i >= 0; i = nextOf[i]!) {
-      plan.assured.push(writes[i]!);
-      plan.digests.push(after);
+    this.#added[s] = added;
+    this.#after[s] = after ?? Number.NaN;
+    this.#assured[s] = assured && after !== null ? 1 : 0;
+    if (this.#assured[s] === 0) return;
+    this.#assuredSlots += 1;
+    this.#assuredWrites += count;
+  }
+
+  /** Writes what is compared: slot, what is added to its digest, the digest after that, and how many headers follow. */
+  writeCompared(out: FrameWriter): void {
+    const writes = this.#writes;
+    out.array((this.#count - this.#assuredSlots) * 4 + (writes.length - this.#assuredWrites) * 3);
+    for (let s = 0; s < this.#count; s += 1) {
+      if (this.#assured[s] === 1) continue;
+      const slot = this.#slots[s]!;
+      let count = 0;
+      for (let i = firstOf[slot]!; i >= 0; i = nextOf[i]!) count += 1;
+      out.string(slotHashKey(slot));
+      out.number(this.#added[s]!);
+      const after = this.#after[s]!;
+      if (Number.isNaN(after)) out.boolean(false);
+      else out.decimal(after);
+      out.number(count);
+      for (let i = firstOf[slot]!; i >= 0; i = nextOf[i]!) {
+        const { key, expected, header } = writes[i]!;
+        out.string(key);
+        out.optional(expected);
+        out.optional(header);
+      }
     }
   }
-  return plan;
+
+  /** Writes what isn't: slot, its digest after the commit, key and header of each. */
+  writeAssured(out: FrameWriter): void {
+    out.array(this.#assuredWrites * 4);
+    for (let s = 0; s < this.#count && this.#assuredSlots > 0; s += 1) {
+      if (this.#assured[s] === 0) continue;
+      const slot = this.#slots[s]!;
+      const name = slotHashKey(slot);
+      for (let i = firstOf[slot]!; i >= 0; i = nextOf[i]!) {
+        const { key, header } = this.#writes[i]!;
+        out.string(name);
+        out.decimal(this.#after[s]!);
+        out.string(key);
+        out.string(header!);
+      }
+    }
+  }
+
+  /** Lets go of the writes. */
+  end(): void {
+    this.#writes = [];
+  }
 }
 
-function writeCompared(out: FrameWriter, writes: readonly KeyWrite[], plan: SlotPlan): void {
-  const { slots, added, after, assured } = plan;
-  out.array(slots.length * 4 + (writes.length - assured.length) * 3);
-  for (let s = 0; s < slots.length; s += 1) {
-    const slot = slots[s]!;
-    const first = firstOf[slot]!;
-    firstOf[slot] = -1;
-    let count = 0;
-    for (let i = first; i >= 0; i = nextOf[i]!) count += 1;
-    out.string(slotHashKey(slot));
-    out.number(added[s]!);
-    const digest = after[s]!;
-    if (digest === null) out.boolean(false);
-    else out.decimal(digest);
-    out.number(count);
-    for (let i = first; i >= 0; i = nextOf[i]!) {
-      const { key, expected, header } = writes[i]!;
-      out.string(key);
-      out.optional(expected);
-      out.optional(header);
-    }
-  }
-}
-
-function writeAssured(out: FrameWriter, { assured, digests }: SlotPlan): void {
-  out.array(assured.length * 4);
-  for (let i = 0; i < assured.length; i += 1) {
-    const { key, header } = assured[i]!;
-    out.string(slotHashKey(keySlot(key)));
-    out.decimal(digests[i]!);
-    out.string(key);
-    out.string(header!);
-  }
-}
+const plan = new SlotPlan();
 
 function writeEntries(out: FrameWriter, writes: readonly KeyWrite[]): void {
   const touched = writes.filter((w) => w.entries !== undefined || w.clearEntries || w.header === null);
@@ -251,11 +273,12 @@ export function writeCommit(
     if (mark.after === undefined) out.boolean(false);
     else out.number(mark.after);
   }
-  const plan = planSlots(writes, digests);
-  writeCompared(out, writes, plan);
+  plan.begin(writes, digests);
+  plan.writeCompared(out);
   writeEntries(out, writes);
   writeNatives(out, writes); // four arrays
   writeExpiries(out, writes);
-  writeAssured(out, plan);
+  plan.writeAssured(out);
+  plan.end();
   return out.bytes();
 }

@@ -89,7 +89,8 @@ export class Forgetter {
     for (const record of records) {
       // Most keys: what lives and has no deadline is never due.
       if (record instanceof PlainRecord && record.value !== null) continue;
-      this.#lower(keySlot(record.key), dueStamp(record.state));
+      const due = dueStamp(record.state);
+      if (due !== Number.POSITIVE_INFINITY) this.#lower(keySlot(record.key), due);
     }
   }
 
