@@ -602,3 +602,32 @@ test('keys that surely are new are written without being loaded; a wrong guess i
   await world.submit(blindly('another', 'v'));
   assert.deepEqual(world.store.loads.at(-1), [utf8('another')], 'no more guesses for a while');
 });
+
+test('a guess that a key is not there is no knowledge of it for whoever reads it in the same batch', async () => {
+  const world = await replicaWorld();
+  const blindSet = (key: string, value: string) => ({
+    ...set(key, value),
+    needs: [{ key: utf8(key), blind: true }],
+  });
+  await world.submit(set('there', '41'));
+  // Known to the store, and to no one here; and enough new keys to make the replica guess.
+  world.replica.invalidate([utf8('there')]);
+  for (let i = 0; i < 100; i += 1) await world.submit(blindSet(`new ${i}`, 'v'));
+  const outcomes = await Promise.all([
+    world.submit(blindSet('there', '42')),
+    world.submit(increment('there')),
+    world.submit(blindSet('another', '1')),
+  ]);
+  assert.deepEqual(
+    outcomes.map(({ error, value }) => [error, value]),
+    [
+      [null, true],
+      [null, 43],
+      [null, true],
+    ],
+  );
+  // Alone it is a guess, and a wrong one: the batch runs again.
+  world.replica.invalidate([utf8('there')]);
+  assert.equal((await world.submit(blindSet('there', '7'))).error, null);
+  assert.equal((await world.submit(increment('there'))).value, 8);
+});

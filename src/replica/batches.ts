@@ -11,10 +11,10 @@ import type { AppliedMark, Commit, KeyWrite, LoggedFrame } from '../store/store.
 import { BlindWrites } from './blind-writes.js';
 import { type Conflict, Knowledge } from './conflicts.js';
 import { type CachedKey, KeyCache } from './key-cache.js';
-import { loadKeys, takeCached, type Wants, wantAll } from './key-loader.js';
+import { loadKeys, Needs } from './key-loader.js';
 import { type LocalItem, runLocalBatch, TellDeps } from './local-batch.js';
-import { PlainRecord } from './plain-record.js';
-import { firstWants, type RemoteItem, runRemoteBatch, secondWants } from './remote-batch.js';
+import type { PlainRecord } from './plain-record.js';
+import { firstNeeds, type RemoteItem, runRemoteBatch, secondWants } from './remote-batch.js';
 import type { ReplicaOptions } from './replica-options.js';
 import type { Work } from './work-queue.js';
 
@@ -91,41 +91,23 @@ export class Batches {
   async load(work: Work): Promise<Loaded> {
     const { store, reportConflicts } = this.#options;
     const records = new Map<ByteString, CachedKey>();
-    const guessed: PlainRecord[] = [];
-    await loadKeys(store, this.#cache, this.#wants(work, records, guessed), records, this.#blind);
+    const { wants, guessed } = this.#needs(work, records);
+    await loadKeys(store, this.#cache, wants, records, this.#blind);
     if (work.local.length > 0) return { records, guessed };
     const more = secondWants(work.remote, records, this.#knowledge, reportConflicts);
     if (more.size > 0) await loadKeys(store, this.#cache, more, records);
     return { records, guessed };
   }
 
-  /** What a batch needs; of operations, less what is in the cache or guessed (blind-writes.ts), which goes to `records` at once. */
-  #wants(work: Work, records: Map<ByteString, CachedKey>, guessed: PlainRecord[]): Wants {
-    if (work.local.length === 0) return firstWants(work.remote);
-    const wants: Wants = new Map();
-    const guess = this.#blind.allowed;
-    let taken = false;
-    for (const { operation } of work.local) {
-      for (const need of operation.needs) {
-        const { key } = need;
-        if (wants.size > 0 && wants.has(key)) wantAll(wants, need);
-        else if (takeCached(this.#cache, records, need)) continue;
-        else if (records.has(key)) {
-          taken = true;
-          wantAll(wants, need);
-        } else if (guess && need.blind === true) {
-          const record = new PlainRecord(key);
-          records.set(key, record);
-          guessed.push(record);
-        } else wantAll(wants, need);
-      }
-    }
-    // Should the store hold something else than the cache by now, all of it is needed that operations need, not only what the cache lacks.
-    if (taken) {
-      for (const { operation } of work.local)
-        for (const need of operation.needs) if (wants.has(need.key)) wantAll(wants, need);
-    }
-    return wants;
+  #needs(work: Work, records: Map<ByteString, CachedKey>): Needs {
+    const needs = new Needs(this.#cache, records, this.#blind.allowed);
+    const add = (): void => {
+      addNeeds(needs, work.local);
+      firstNeeds(work.remote, needs);
+    };
+    add();
+    if (needs.incomplete) add();
+    return needs;
   }
 
   /**
@@ -217,6 +199,14 @@ export class Batches {
       guessed,
       commit,
     };
+  }
+}
+
+function addNeeds(needs: Needs, items: readonly LocalItem[]): void {
+  for (const { operation } of items) {
+    for (const { key, value, members, blind } of operation.needs)
+      if (blind === true) needs.addBlind(key);
+      else needs.add(key, value === true, members);
   }
 }
 

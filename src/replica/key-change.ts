@@ -112,8 +112,8 @@ export function beginCounting(record: KeyRecord, quick: QuickChange): KeyChange 
 }
 
 /** Says whether merging this delta needs the string's bytes: they leave the native value for the header, or are counted on. */
-export function needsStringValue(record: KeyRecord, delta: KeyState): boolean {
-  const { string } = record.state;
+export function needsStringValue({ state }: Pick<KeyRecord, 'state'>, delta: KeyState): boolean {
+  const { string } = state;
   if (string === null || string.register.value !== UNLOADED) return false;
   if ((delta.expiry?.siblings.size ?? 0) > 0) return true;
   return delta.set !== null || delta.values !== null || (delta.string?.counter?.counts.size ?? 0) > 0;

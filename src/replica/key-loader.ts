@@ -5,7 +5,6 @@ import type { LoadedKey, LoadRequest, Store } from '../store/store.js';
 import type { BlindWrites } from './blind-writes.js';
 import type { CachedKey, KeyCache } from './key-cache.js';
 import { addEntries, decodeRecord, type KeyRecord, recordOf } from './key-record.js';
-import type { Need } from './operation.js';
 import { GUESSED, PlainRecord } from './plain-record.js';
 
 /** What a batch needs of one key. */
@@ -21,11 +20,6 @@ export type Wants = Map<ByteString, Want>;
 
 /** A key of which nothing must be known: most are, so they share this one. Never changed. */
 const BLIND: Want = { value: false, whole: false, members: null, blind: true };
-
-/** Adds a key of which nothing must be known. */
-export function wantBlind(wants: Wants, key: ByteString): void {
-  if (!wants.has(key)) wants.set(key, BLIND);
-}
 
 /** Adds to what is wanted of a key. */
 export function want(
@@ -47,30 +41,72 @@ export function want(
   }
 }
 
-/** Adds what an operation needs of a key. */
-export function wantAll(wants: Wants, { key, value, members, blind }: Need): void {
-  if (blind === true) wantBlind(wants, key);
-  else want(wants, key, value === true, members);
+/**
+ * Collects what a batch needs of its keys: records that the cache holds, complete enough, and guesses (blind-writes.ts) go to `records` at once; the rest
+ * is wanted of the store.
+ */
+export class Needs {
+  readonly wants: Wants = new Map();
+  readonly guessed: PlainRecord[] = [];
+  /** More was wanted of a key than of a record that had been taken for it: say all needs again. */
+  incomplete = false;
+  readonly #cache: KeyCache;
+  readonly #records: Map<ByteString, CachedKey>;
+  readonly #guess: boolean;
+
+  constructor(cache: KeyCache, records: Map<ByteString, CachedKey>, guess: boolean) {
+    this.#cache = cache;
+    this.#records = records;
+    this.#guess = guess;
+  }
+
+  add(key: ByteString, value: boolean, members: Members | 'all' | undefined): void {
+    if (this.wants.has(key)) {
+      this.#want(key, value, members);
+      return;
+    }
+    const taken = this.#records.get(key);
+    const record = taken ?? this.#cache.get(key);
+    if (record !== undefined && holds(record, value, members)) {
+      if (taken === undefined) this.#records.set(key, record);
+      return;
+    }
+    // Should the store hold something else than the cache by now, all is needed that was needed before, not only what the cache lacks.
+    if (taken !== undefined) this.incomplete = true;
+    this.#want(key, value, members);
+  }
+
+  #want(key: ByteString, value: boolean, members: Members | 'all' | undefined): void {
+    want(this.wants, key, value, members === 'all' || members === undefined ? members : namesOf(members));
+  }
+
+  /** The key is only written. */
+  addBlind(key: ByteString): void {
+    if (this.#records.has(key) || (this.wants.size > 0 && this.wants.has(key))) return;
+    const record = this.#cache.get(key);
+    if (record !== undefined) this.#records.set(key, record);
+    else if (this.#guess) {
+      const guess = new PlainRecord(key);
+      this.#records.set(key, guess);
+      this.guessed.push(guess);
+    } else this.wants.set(key, BLIND);
+  }
 }
 
-/** Takes the record of a key from the cache if it holds all that is needed; says whether it does. */
-export function takeCached(cache: KeyCache, records: Map<ByteString, CachedKey>, need: Need): boolean {
-  const { key } = need;
-  const record = records.get(key) ?? cache.get(key);
-  if (record === undefined || !holds(record, need)) return false;
-  records.set(key, record);
-  return true;
-}
+/** Members of a set: as a list, or as the keys of a map; not an iterator, for they are gone through more than once. */
+type Members = readonly ByteString[] | ReadonlyMap<ByteString, unknown>;
 
-function holds(record: CachedKey, { value, members, blind }: Need): boolean {
-  if (blind === true) return true;
-  if (record instanceof PlainRecord)
-    return record.era !== GUESSED && (value !== true || record.value !== UNLOADED);
+const namesOf = (members: Members): Iterable<ByteString> =>
+  members instanceof Map ? members.keys() : (members as readonly ByteString[]);
+
+function holds(record: CachedKey, value: boolean, members: Members | 'all' | undefined): boolean {
+  if (record instanceof PlainRecord) return record.era !== GUESSED && (!value || record.value !== UNLOADED);
   const { string, set } = record.state;
-  if (value === true && string !== null && string.register.value === UNLOADED && !record.nativeMissing)
-    return false;
+  if (value && string !== null && string.register.value === UNLOADED && !record.nativeMissing) return false;
   if (set === null || set.whole || members === undefined) return true;
-  return members !== 'all' && members.every((member) => set.entries.has(member));
+  if (members === 'all') return false;
+  for (const member of namesOf(members)) if (!set.entries.has(member)) return false;
+  return true;
 }
 
 /** What of a want a record doesn't hold; null = nothing. */
@@ -103,10 +139,6 @@ export async function loadKeys(
   const requests: LoadRequest[] = [];
   for (const [key, wanted] of wants) {
     const found = cache.get(key);
-    if (wanted.blind && found !== undefined) {
-      records.set(key, found);
-      continue;
-    }
     const record = found === undefined ? undefined : whole(cache, found);
     const lacks = missing(record, wanted);
     if (lacks === null) records.set(key, record!);

@@ -17,7 +17,7 @@ import {
 import type { Frame } from './frame.js';
 import type { CachedKey } from './key-cache.js';
 import { beginChange, type KeyChange, mergeChange, needsStringValue, planWrite } from './key-change.js';
-import { type Wants, want, wantBlind } from './key-loader.js';
+import { type Needs, type Wants, want } from './key-loader.js';
 import { emptyRecord, type KeyRecord, recordOf } from './key-record.js';
 import type { KeyRules } from './key-rules.js';
 import { type FrameDelta, keyStateOf, PlainWrite } from './plain-delta.js';
@@ -50,15 +50,15 @@ function* deltasOf(items: readonly RemoteItem[]): Generator<FrameDelta> {
   }
 }
 
-/** What must be loaded before anything is known of the keys. */
-export function firstWants(items: readonly RemoteItem[]): Wants {
-  const wants: Wants = new Map();
+/** What must be there before anything is known of the keys. */
+export function firstNeeds(items: readonly RemoteItem[], needs: Needs): void {
+  // These must be key records, so they aren't taken from the cache as they are.
+  for (const { forget } of items)
+    for (const key of forget?.keys ?? []) want(needs.wants, key, false, undefined);
   for (const delta of deltasOf(items)) {
-    if (delta instanceof PlainWrite) wantBlind(wants, delta.key);
-    else want(wants, delta[0], false, delta[1].set?.entries.keys());
+    if (delta instanceof PlainWrite) needs.addBlind(delta.key);
+    else needs.add(delta[0], false, delta[1].set?.entries);
   }
-  for (const { forget } of items) for (const key of forget?.keys ?? []) want(wants, key, false, undefined);
-  return wants;
 }
 
 /** What else must be loaded, now that the headers are known. Empty in the usual case. */
@@ -81,7 +81,7 @@ export function secondWants(
       continue;
     }
     const [key, state] = delta;
-    const record = records.get(key)! as KeyRecord;
+    const record = records.get(key)!;
     const whole = needsWholeSet(contexts, record, state);
     const register = state.string?.register;
     const lost =
@@ -99,7 +99,7 @@ export function secondWants(
 /** Says whether a delta removes members by a context that hasn't seen all of the set; follows the context through the batch. */
 function needsWholeSet(
   contexts: Map<ByteString, VersionVector>,
-  record: KeyRecord,
+  record: CachedKey,
   delta: KeyState,
 ): boolean {
   const { set } = record.state;
@@ -115,7 +115,7 @@ function needsWholeSet(
 }
 
 /**
- * Merges a batch. Synchronous; the records must be loaded as {@link firstWants} and {@link secondWants} say. Frames that `applied`
+ * Merges a batch. Synchronous; the records must be loaded as {@link firstNeeds} and {@link secondWants} say. Frames that `applied`
  * covers are left out: another node on the same store has applied them since they were queued.
  */
 export function runRemoteBatch(
