@@ -3,6 +3,7 @@ import type { ByteString } from '../../crdts/bytes.js';
 import { addDigests } from '../../crdts/digest.js';
 import type { ReplicaId } from '../../crdts/dot.js';
 import { ArgumentError } from '../../crdts/errors.js';
+import { entryHashes } from './entry-pages.js';
 import type { FrameWriter } from './frame-writer.js';
 import { entriesKey, logKey, META, slotHashKey } from './layout.js';
 import type { SlotDigests } from './slot-digests.js';
@@ -69,8 +70,11 @@ function writeHeaders(
   }
 }
 
-function writeEntries(out: FrameWriter, writes: readonly KeyWrite[]): void {
-  const touched = writes.filter((w) => w.entries !== undefined || w.clearEntries || w.header === null);
+/** Those whose entries a commit changes. */
+const entryWrites = (writes: readonly KeyWrite[]): readonly KeyWrite[] =>
+  writes.filter((w) => w.entries !== undefined || w.clearEntries || w.header === null);
+
+function writeEntries(out: FrameWriter, touched: readonly KeyWrite[]): void {
   out.array(touched.length * 4);
   for (const { key, header, clearEntries = false, entries = [] } of touched) {
     let stored = 0;
@@ -85,6 +89,16 @@ function writeEntries(out: FrameWriter, writes: readonly KeyWrite[]): void {
     }
     out.array(entries.length - stored);
     for (const [element, entry] of entries) if (entry === null) out.string(element);
+  }
+}
+
+/** For each, the hashes of the elements as {@link writeEntries} orders them: first those that are stored (entry-pages.ts). */
+function writeHashes(out: FrameWriter, touched: readonly KeyWrite[]): void {
+  out.array(touched.length);
+  for (const { entries = [] } of touched) {
+    const stored = entries.filter(([, entry]) => entry !== null);
+    const removed = stored.length === entries.length ? [] : entries.filter(([, entry]) => entry === null);
+    out.raw(entryHashes([...stored, ...removed].map(([element]) => element)));
   }
 }
 
@@ -181,7 +195,7 @@ export function writeCommit(
 ): Buffer {
   const { writes, frame, applied = [] } = commit;
   out.reset();
-  out.array(14);
+  out.array(15);
   out.string(sender.dataset);
   out.string(sender.writer);
   out.number(sender.session);
@@ -206,8 +220,10 @@ export function writeCommit(
     else out.number(mark.after);
   }
   writeHeaders(out, writes, digests);
-  writeEntries(out, writes);
+  const touched = entryWrites(writes);
+  writeEntries(out, touched);
   writeNatives(out, writes); // four arrays
   writeExpiries(out, writes);
+  writeHashes(out, touched);
   return out.bytes();
 }
