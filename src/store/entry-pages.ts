@@ -33,28 +33,27 @@ export const MOST_MOVED = 1024;
 /** Bytes of the hash before each entry in a page. */
 export const HASH_BYTES = 3;
 
-/** What makes the hash. Stored data is placed by it, so none of it must ever change. */
-export const HASH = {
-  /** The greatest prime below 2^24: all sums stay exact, in a 32-bit integer here and in Lua's doubles. */
-  prime: 16_777_213,
-  factor: 227,
-  /** Spreads what is left in the low bits of the sum over all of them. */
-  spread: 10_368_889,
-  /** Longer elements than two of these, which no listpack holds, are told by so many bytes at either end and by their length. */
-  end: 32,
-} as const;
+/** What makes the hash. Stored data is placed by it, so none of it must ever change. First the greatest prime below 2^24: all sums stay exact, in 32 bits here and in Lua's doubles. */
+const PRIME = 16_777_213;
+const FACTOR = 227;
+/** Spreads what is left in the low bits of the sum over all of them. */
+const SPREAD = 10_368_889;
+/** Longer elements than two of these, which no listpack holds, are told by so many bytes at either end and by their length. */
+const END = 32;
+
+/** What makes the hash, for the scripts. */
+export const HASH = { prime: PRIME, factor: FACTOR, spread: SPREAD, end: END } as const;
 
 /** The hash of an element, below 2^24. The scripts have the same function (entry-scripts.ts). */
 export function entryHash(element: ByteString): number {
-  const { prime, factor, spread, end } = HASH;
   const { length } = element;
-  let hash = length;
-  const first = length > 2 * end ? end : length;
-  for (let i = 0; i < first; i += 1) hash = ((hash * factor + element.charCodeAt(i)) >>> 0) % prime;
+  let hash = length % PRIME;
+  const first = length > 2 * END ? END : length;
+  for (let i = 0; i < first; i += 1) hash = ((hash * FACTOR + element.charCodeAt(i)) >>> 0) % PRIME;
   if (first < length)
-    for (let i = length - end; i < length; i += 1)
-      hash = ((hash * factor + element.charCodeAt(i)) >>> 0) % prime;
-  return (hash * spread) % prime;
+    for (let i = length - END; i < length; i += 1)
+      hash = ((hash * FACTOR + element.charCodeAt(i)) >>> 0) % PRIME;
+  return (hash * SPREAD) % PRIME;
 }
 
 let scratch = Buffer.allocUnsafe(3072);

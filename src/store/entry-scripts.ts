@@ -48,7 +48,7 @@ end
 /** Lua: the hash of an element, as \`entryHash\` computes it, in bytes. */
 const HASH_LUA = `
 local function hashBytes(element)
-  local length, hash = #element, #element
+  local length, hash = #element, #element % ${HASH.prime}
   local first = length > ${2 * HASH.end} and ${HASH.end} or length
   for i = 1, first do hash = (hash * ${HASH.factor} + string.byte(element, i)) % ${HASH.prime} end
   if first < length then
