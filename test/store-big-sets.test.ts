@@ -62,7 +62,11 @@ const all = async () => (await store.load([{ key: KEY, elements: 'all' }]))[0]!.
 
 /** Pages and entries as the directory tells, and the true length of each page; asserts that what is told of them is exact. */
 async function pages(): Promise<number[]> {
-  const [count, entries] = ((await raw.get(DIRECTORY)) ?? '').split(' ').map(Number) as [number, number];
+  const [count, entries, missing] = ((await raw.get(DIRECTORY)) ?? '').split(' ').map(Number) as [
+    number,
+    number,
+    number,
+  ];
   const lengths = await Promise.all(
     Array.from({ length: count }, (_, page) => raw.hlen(entryPageKey(KEY, page))),
   );
@@ -70,6 +74,7 @@ async function pages(): Promise<number[]> {
     lengths.reduce((sum, length) => sum + length, 0),
     entries,
   );
+  assert.equal(lengths.filter((length) => length === 0).length, missing);
   await exact();
   return lengths;
 }

@@ -9,6 +9,9 @@ const MOST_PAGES = 2 ** 20;
 /** Pages that a commit may add beyond those that its own entries need, to catch up. */
 const MORE_PAGES = 8;
 
+/** Most arguments for one command out of a Lua table: Lua's stack holds about 8,000. */
+const CHUNK = 4000;
+
 /** Pages that one step of a scan looks at: they may be empty. */
 const PAGES_PER_STEP = 1000;
 
@@ -17,17 +20,21 @@ const NAME_START = RESERVED_PREFIX.length + 2 + TAG_LENGTH;
 
 /** Lua: what all scripts know of pages. \`hash\` is everywhere the name of a set's hash of entries, or of its directory. */
 const PAGES_LUA = `
--- How many pages a set has, and how many entries are in them; 0 = its entries are in one hash, if there are any; and the type of what is there.
+local byte, sub = string.byte, string.sub
+
+-- How many pages a set has, how many entries are in them, and how many pages are missing because they have none; no pages = its entries are in one
+-- hash, if there are any. And the type of what is there.
 local function pagesAt(hash)
   local kind = redis.call('TYPE', hash).ok
-  if kind ~= 'string' then return 0, 0, kind end
-  local pages, count = string.match(redis.call('GET', hash), '^(%d+) (%d+)$')
+  if kind ~= 'string' then return 0, 0, 0, kind end
+  local pages, count, missing = string.match(redis.call('GET', hash), '^(%d+) (%d+) (%d+)$')
   if not pages then error('WRONGTYPE the directory of a set was overwritten') end
-  return tonumber(pages), tonumber(count), kind
+  return tonumber(pages), tonumber(count), tonumber(missing), kind
 end
 
-local function pageName(hash, page)
-  return string.sub(hash, 1, ${NAME_START}) .. 'p' .. page .. string.sub(hash, ${NAME_START + 2})
+-- What comes before and after the number in the name of a page.
+local function pageNames(hash)
+  return sub(hash, 1, ${NAME_START}) .. 'p', sub(hash, ${NAME_START + 2})
 end
 
 -- The greatest power of two that isn't above a number.
@@ -38,7 +45,7 @@ end
 
 -- The page, of so many, that an entry belongs to whose hash stands in a string from a byte on.
 local function pageOf(bytes, at, pages, level)
-  local a, b, c = string.byte(bytes, at, at + ${HASH_BYTES - 1})
+  local a, b, c = byte(bytes, at, at + ${HASH_BYTES - 1})
   local page = (a * 65536 + b * 256 + c) % (2 * level)
   if page < pages then return page end
   return page - level
@@ -50,9 +57,9 @@ const HASH_LUA = `
 local function hashBytes(element)
   local length, hash = #element, #element % ${HASH.prime}
   local first = length > ${2 * HASH.end} and ${HASH.end} or length
-  for i = 1, first do hash = (hash * ${HASH.factor} + string.byte(element, i)) % ${HASH.prime} end
+  for i = 1, first do hash = (hash * ${HASH.factor} + byte(element, i)) % ${HASH.prime} end
   if first < length then
-    for i = length - ${HASH.end - 1}, length do hash = (hash * ${HASH.factor} + string.byte(element, i)) % ${HASH.prime} end
+    for i = length - ${HASH.end - 1}, length do hash = (hash * ${HASH.factor} + byte(element, i)) % ${HASH.prime} end
   end
   hash = hash * ${HASH.spread} % ${HASH.prime}
   return string.char(math.floor(hash / 65536), math.floor(hash / 256) % 256, hash % 256)
@@ -67,16 +74,36 @@ end
  */
 export const COMMIT_ENTRIES_LUA = `
 ${PAGES_LUA}${HASH_LUA}
-local pagesIn, lengths, plans = {}, {}, {}
+local pagesIn, lengths, missingOf, plans = {}, {}, {}, {}
 
 -- How many pages a set has, and how many entries.
 local function lookAt(hash)
   local length = lengths[hash]
   if length then return pagesIn[hash], length end
-  local pages, count, kind = pagesAt(hash)
+  local pages, count, missing, kind = pagesAt(hash)
   if pages == 0 and kind ~= 'none' then count = call('HLEN', hash) end
-  pagesIn[hash], lengths[hash] = pages, count
+  pagesIn[hash], lengths[hash], missingOf[hash] = pages, count, missing
   return pages, count
+end
+
+-- Reads the pages to be split so that there are \`to\`, with their lengths. Gives them, and how many pages there can be: a page that is too large
+-- is in the way.
+local function readSplits(hash, pages, to)
+  local before, after = pageNames(hash)
+  local split, sizes = {}, {}
+  for page = pages, to - 1 do
+    local from = page
+    repeat from = from - levelOf(from) until from < pages
+    if not split[from] then
+      sizes[from] = call('HLEN', before .. from .. after)
+      if sizes[from] > ${MOST_MOVED} then
+        to = page
+        break
+      end
+      split[from] = call('HGETALL', before .. from .. after)
+    end
+  end
+  return split, sizes, to
 end
 
 -- Plans a change of entries that are in pages, or will be. \`i\`: its place in \`entries\`.
@@ -87,27 +114,13 @@ local function planPages(i)
   local most = length + #stored / 2
   if pages == 0 and (most <= ${MOST_IN_ONE_HASH} or length > ${MOST_MOVED}) then return end
 
-  local to, sizes, split = math.ceil(most / ${ENTRIES_PER_PAGE}), {}, {}
-  if pages > 0 then
-    to = math.min(to, pages + math.ceil(#stored / ${2 * ENTRIES_PER_PAGE}) + ${MORE_PAGES})
-  end
+  local to, split, sizes = math.ceil(most / ${ENTRIES_PER_PAGE}), {}, {}
+  if pages > 0 then to = math.min(to, pages + math.ceil(#stored / ${2 * ENTRIES_PER_PAGE}) + ${MORE_PAGES}) end
   to = math.max(pages, math.min(to, ${MOST_PAGES}))
-  for page = pages, pages > 0 and to - 1 or -1 do
-    local from = page
-    repeat from = from - levelOf(from) until from < pages
-    if not split[from] then
-      sizes[from] = call('HLEN', pageName(hash, from))
-      if sizes[from] > ${MOST_MOVED} then
-        to = page
-        break
-      end
-      split[from] = true
-    end
-  end
+  if pages > 0 and to > pages then split, sizes, to = readSplits(hash, pages, to) end
 
   local level, put, drop = levelOf(to), {}, {}
-  local function into(lists, bytes, at, element, value)
-    local page = pageOf(bytes, at, to, level)
+  local function into(lists, page, element, value)
     local list = lists[page]
     if not list then
       list = {}
@@ -120,100 +133,128 @@ local function planPages(i)
     local flat = call('HGETALL', hash)
     for j = 1, #flat, 2 do
       local value = hashBytes(flat[j]) .. flat[j + 1]
-      into(put, value, 1, flat[j], value)
+      into(put, pageOf(value, 1, to, level), flat[j], value)
     end
   end
-  for page in pairs(split) do
-    local flat = call('HGETALL', pageName(hash, page))
-    for j = 1, #flat, 2 do into(put, flat[j + 1], 1, flat[j], flat[j + 1]) end
+  for _, flat in pairs(split) do
+    for j = 1, #flat, 2 do into(put, pageOf(flat[j + 1], 1, to, level), flat[j], flat[j + 1]) end
   end
+  -- Where there are more pages than changes, most pages have one, and lists cost more than they gain.
+  local alone = #stored / 2 + #removed < pages
   -- What an earlier release prepared in a cluster comes without hashes.
-  local known, at = hashes and hashes[(i + 3) / 4], 1
+  local known, at, where = hashes and hashes[(i + 3) / 4], 1, {}
   for j = 1, #stored, 2 do
-    local value = (known and string.sub(known, at, at + ${HASH_BYTES - 1}) or hashBytes(stored[j])) .. stored[j + 1]
-    into(put, value, 1, stored[j], value)
+    local value = (known and sub(known, at, at + ${HASH_BYTES - 1}) or hashBytes(stored[j])) .. stored[j + 1]
+    local page = pageOf(value, 1, to, level)
     at = at + ${HASH_BYTES}
+    if alone and page < pages and not split[page] then
+      where[j] = page
+      stored[j + 1] = value
+    else
+      into(put, page, stored[j], value)
+    end
   end
   for j = 1, #removed do
-    if known then into(drop, known, at, removed[j]) else into(drop, hashBytes(removed[j]), 1, removed[j]) end
+    local page = known and pageOf(known, at, to, level) or pageOf(hashBytes(removed[j]), 1, to, level)
     at = at + ${HASH_BYTES}
+    into(drop, page, removed[j])
   end
-  for _, lists in ipairs({put, drop}) do
-    for page in pairs(lists) do
-      if page < pages and not sizes[page] then sizes[page] = call('HLEN', pageName(hash, page)) end
-    end
-  end
-  plans[i] = {to, sizes, split, put, drop}
+  plans[i] = {to, split, sizes, put, drop, where, stored}
 end
 
--- Gives how many entries there are then. What isn't in \`sizes\` is a new page.
-local function writePages(hash, pages, length, to, sizes, split, put, drop)
+-- Gives how many entries there are then, and how many pages are missing.
+local function writePages(hash, pages, length, missing, to, split, sizes, put, drop, where, stored)
+  local before, after = pageNames(hash)
   for page in pairs(split) do
-    reserved = reserved - call('UNLINK', pageName(hash, page))
+    local there = call('UNLINK', before .. page .. after)
+    reserved = reserved - there
+    -- From here on it is one of those that are missing, as the new ones are.
+    missing = missing + there
     length = length - sizes[page]
-    sizes[page] = 0
   end
-  for page, list in pairs(put) do
-    local name, size = pageName(hash, page), sizes[page]
-    if not size then
-      size = 0
-      -- There is nothing, unless it was damaged from outside.
-      reserved = reserved - call('UNLINK', name)
+  for page = pages, to - 1 do
+    -- There is nothing, unless it was damaged from outside.
+    reserved = reserved - call('UNLINK', before .. page .. after)
+  end
+  missing = missing + to - pages
+  local function store(page, list, first, last)
+    local name = before .. page .. after
+    if missing > 0 and call('EXISTS', name) == 0 then
+      missing = missing - 1
+      reserved = reserved + 1
     end
-    local added = chunked('HSET', name, list)
-    if size == 0 then reserved = reserved + 1 end
-    sizes[page] = size + added
+    local added = pcall('HSET', name, unpack(list, first, last))
+    if type(added) == 'table' then
+      -- Someone has overwritten it.
+      call('UNLINK', name)
+      added = call('HSET', name, unpack(list, first, last))
+    end
     length = length + added
   end
+  for page, list in pairs(put) do
+    for j = 1, #list, ${CHUNK} do store(page, list, j, math.min(j + ${CHUNK - 1}, #list)) end
+  end
+  for j, page in pairs(where) do store(page, stored, j, j + 1) end
   for page, list in pairs(drop) do
-    local size = sizes[page] or 0
-    local gone = size > 0 and chunked('HDEL', pageName(hash, page), list) or 0
-    if gone > 0 and gone == size then reserved = reserved - 1 end
+    local name, gone = before .. page .. after, 0
+    for j = 1, #list, ${CHUNK} do
+      local reply = pcall('HDEL', name, unpack(list, j, math.min(j + ${CHUNK - 1}, #list)))
+      if type(reply) == 'number' then gone = gone + reply end
+    end
+    if gone > 0 and call('EXISTS', name) == 0 then
+      missing = missing + 1
+      reserved = reserved - 1
+    end
     length = length - gone
   end
-  return length
+  return length, missing
 end
 
+-- Gives how many keys there were.
 local function removePages(hash, pages)
+  local before, after = pageNames(hash)
   local names = {}
-  for page = 0, pages - 1 do names[page + 1] = pageName(hash, page) end
+  for page = 0, pages - 1 do names[page + 1] = before .. page .. after end
   return chunked('UNLINK', hash, names)
 end
 
 local function writeEntries(i)
   local hash, stored, removed, plan = entries[i], entries[i + 2], entries[i + 3], plans[i]
   local pages, length = lookAt(hash)
+  local missing = missingOf[hash]
   if length > 0 and (entries[i + 1] or plan and pages == 0) then
     reserved = reserved - (pages > 0 and removePages(hash, pages) or call('UNLINK', hash))
-    pages, length = 0, 0
+    pages, length, missing = 0, 0, 0
   end
   local before = length
   if plan then
-    length = writePages(hash, pages, length, unpack(plan))
+    local to, missed = plan[1], missing
+    length, missing = writePages(hash, pages, length, missing, unpack(plan))
     if length == 0 then
       reserved = reserved - call('UNLINK', hash)
       pages = 0
-    elseif length ~= before or pages ~= plan[1] then
+    elseif length ~= before or pages ~= to or missing ~= missed then
       if pages == 0 then reserved = reserved + 1 end
-      pages = plan[1]
-      call('SET', hash, pages .. ' ' .. length)
+      pages = to
+      call('SET', hash, pages .. ' ' .. length .. ' ' .. missing)
     end
   else
     length = length + chunked('HSET', hash, stored) - chunked('HDEL', hash, removed)
     if length > 0 and before == 0 then reserved = reserved + 1 end
     if length == 0 and before > 0 then reserved = reserved - 1 end
   end
-  pagesIn[hash], lengths[hash] = pages, length
+  pagesIn[hash], lengths[hash], missingOf[hash] = pages, length, missing
 end
 
 -- Makes a native set of the elements that have entries.
 local function rebuild(key, hash)
   call('UNLINK', key)
   local pages = lookAt(hash)
+  local before, after = pageNames(hash)
   if pages == 0 then chunked('SADD', key, call('HKEYS', hash)) end
   for page = 0, pages - 1 do
     -- Should it be damaged from outside, what is there of the others is better than to stop here.
-    local elements = pcall('HKEYS', pageName(hash, page))
+    local elements = pcall('HKEYS', before .. page .. after)
     if not elements.err then chunked('SADD', key, elements) end
   end
 end
@@ -235,21 +276,28 @@ local function entriesOf(command)
     if all then return redis.call('HGETALL', hash) end
     return redis.call('HMGET', hash, unpack(command, 4))
   end
+  local before, after = pageNames(hash)
   local out = {}
   if all then
-    for page = 0, pages - 1 do out[page + 1] = redis.call('HGETALL', pageName(hash, page)) end
+    for page = 0, pages - 1 do out[page + 1] = redis.call('HGETALL', before .. page .. after) end
     return out
   end
   local level, elements, places = levelOf(pages), {}, {}
+  local alone = #command - 3 < pages
   for i = 4, #command do
     local page = pageOf(command[3], ${HASH_BYTES} * (i - 4) + 1, pages, level)
-    if not places[page] then elements[page], places[page] = {}, {} end
-    table.insert(elements[page], command[i])
-    table.insert(places[page], i - 3)
+    if alone then
+      local found = redis.call('HGET', before .. page .. after, command[i])
+      out[i - 3] = found and sub(found, ${HASH_BYTES + 1})
+    else
+      if not places[page] then elements[page], places[page] = {}, {} end
+      table.insert(elements[page], command[i])
+      table.insert(places[page], i - 3)
+    end
   end
   for page, some in pairs(elements) do
-    local found = redis.call('HMGET', pageName(hash, page), unpack(some))
-    for i, place in ipairs(places[page]) do out[place] = found[i] and string.sub(found[i], ${HASH_BYTES + 1}) end
+    local found = redis.call('HMGET', before .. page .. after, unpack(some))
+    for i, place in ipairs(places[page]) do out[place] = found[i] and sub(found[i], ${HASH_BYTES + 1}) end
   end
   return out
 end
@@ -271,14 +319,15 @@ return out
 export const SCAN_ENTRIES_SCRIPT = `#!lua flags=no-writes,allow-oom
 ${PAGES_LUA}
 local hash, cursor, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local page, before, inner = string.match(cursor, '^(%d+):(%d+):(%d+)$')
+local page, known, inner = string.match(cursor, '^(%d+):(%d+):(%d+)$')
 local pages = pagesAt(hash)
 if pages == 0 then return redis.call('HSCAN', hash, page and '0' or cursor, 'COUNT', count) end
 page = tonumber(page)
-if not page or pages < tonumber(before) then page, inner = 0, '0' end
+if not page or pages < tonumber(known) then page, inner = 0, '0' end
+local before, after = pageNames(hash)
 local out, size, last = {}, 0, math.min(pages, page + ${PAGES_PER_STEP})
 while page < last and size < 2 * count do
-  local reply = redis.call('HSCAN', pageName(hash, page), inner, 'COUNT', count)
+  local reply = redis.call('HSCAN', before .. page .. after, inner, 'COUNT', count)
   inner = reply[1]
   out[#out + 1] = reply[2]
   size = size + #reply[2]
