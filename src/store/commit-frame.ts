@@ -96,9 +96,10 @@ function writeEntries(out: FrameWriter, touched: readonly KeyWrite[]): void {
 function writeHashes(out: FrameWriter, touched: readonly KeyWrite[]): void {
   out.array(touched.length);
   for (const { entries = [] } of touched) {
-    const stored = entries.filter(([, entry]) => entry !== null);
-    const removed = stored.length === entries.length ? [] : entries.filter(([, entry]) => entry === null);
-    out.raw(entryHashes([...stored, ...removed].map(([element]) => element)));
+    const elements: ByteString[] = [];
+    for (const [element, entry] of entries) if (entry !== null) elements.push(element);
+    for (const [element, entry] of entries) if (entry === null) elements.push(element);
+    out.string(entryHashes(elements));
   }
 }
 

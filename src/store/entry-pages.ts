@@ -56,19 +56,12 @@ export function entryHash(element: ByteString): number {
   return (hash * SPREAD) % PRIME;
 }
 
-let scratch = Buffer.allocUnsafe(3072);
-
-/** The hashes of elements, {@link HASH_BYTES} bytes each. A view: valid until the next call. */
-export function entryHashes(elements: readonly ByteString[]): Buffer {
-  const size = HASH_BYTES * elements.length;
-  if (scratch.length < size) scratch = Buffer.allocUnsafe(2 * size);
-  let at = 0;
+/** The hashes of elements one after the other, {@link HASH_BYTES} bytes each. */
+export function entryHashes(elements: Iterable<ByteString>): ByteString {
+  let hashes = '';
   for (const element of elements) {
     const hash = entryHash(element);
-    scratch[at] = hash >>> 16;
-    scratch[at + 1] = hash >>> 8;
-    scratch[at + 2] = hash;
-    at += HASH_BYTES;
+    hashes += String.fromCharCode(hash >>> 16, (hash >>> 8) & 255, hash & 255);
   }
-  return scratch.subarray(0, at);
+  return hashes as ByteString;
 }

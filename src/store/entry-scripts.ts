@@ -3,6 +3,9 @@ import { ENTRIES_PER_PAGE, HASH, HASH_BYTES, MOST_IN_ONE_HASH, MOST_MOVED } from
 import { RESERVED_PREFIX } from './layout.js';
 import { TAG_LENGTH } from './slots.js';
 
+/** Fields of a listpack, by default. */
+const MOST_PACKED = 512;
+
 /** Beyond, pages grow. */
 const MOST_PAGES = 2 ** 20;
 
@@ -74,16 +77,21 @@ end
  */
 export const COMMIT_ENTRIES_LUA = `
 ${PAGES_LUA}${HASH_LUA}
-local pagesIn, lengths, missingOf, plans = {}, {}, {}, {}
+local lengths, paged, plans = {}, {}, {}
 
--- How many pages a set has, and how many entries.
+-- How many pages a set has, how many entries, and how many pages are missing.
 local function lookAt(hash)
-  local length = lengths[hash]
-  if length then return pagesIn[hash], length end
+  local length, of = lengths[hash], paged[hash]
+  if of then return of[1], length, of[2] end
+  if length then return 0, length, 0 end
   local pages, count, missing, kind = pagesAt(hash)
-  if pages == 0 and kind ~= 'none' then count = call('HLEN', hash) end
-  pagesIn[hash], lengths[hash], missingOf[hash] = pages, count, missing
-  return pages, count
+  if pages > 0 then
+    paged[hash] = {pages, missing}
+  elseif kind ~= 'none' then
+    count = call('HLEN', hash)
+  end
+  lengths[hash] = count
+  return pages, count, missing
 end
 
 -- Reads the pages to be split so that there are \`to\`, with their lengths. Gives them, and how many pages there can be: a page that is too large
@@ -136,8 +144,15 @@ local function planPages(i)
       into(put, pageOf(value, 1, to, level), flat[j], value)
     end
   end
-  for _, flat in pairs(split) do
-    for j = 1, #flat, 2 do into(put, pageOf(flat[j + 1], 1, to, level), flat[j], flat[j + 1]) end
+  local anew = {}
+  for from, flat in pairs(split) do
+    -- Only what was packed stays so when it becomes less.
+    if sizes[from] > ${MOST_PACKED} then anew[from] = sizes[from] end
+    for j = 1, #flat, 2 do
+      local page = pageOf(flat[j + 1], 1, to, level)
+      if page ~= from or anew[from] then into(put, page, flat[j], flat[j + 1]) end
+      if page ~= from and not anew[from] then into(drop, from, flat[j]) end
+    end
   end
   -- Where there are more pages than changes, most pages have one, and lists cost more than they gain.
   local alone = #stored / 2 + #removed < pages
@@ -147,7 +162,7 @@ local function planPages(i)
     local value = (known and sub(known, at, at + ${HASH_BYTES - 1}) or hashBytes(stored[j])) .. stored[j + 1]
     local page = pageOf(value, 1, to, level)
     at = at + ${HASH_BYTES}
-    if alone and page < pages and not split[page] then
+    if alone and page < pages and not anew[page] then
       where[j] = page
       stored[j + 1] = value
     else
@@ -159,42 +174,42 @@ local function planPages(i)
     at = at + ${HASH_BYTES}
     into(drop, page, removed[j])
   end
-  plans[i] = {to, split, sizes, put, drop, where, stored}
+  plans[i] = {to, anew, put, drop, where, stored}
 end
 
 -- Gives how many entries there are then, and how many pages are missing.
-local function writePages(hash, pages, length, missing, to, split, sizes, put, drop, where, stored)
+local function writePages(hash, pages, length, missing, to, anew, put, drop, where, stored)
   local before, after = pageNames(hash)
-  for page in pairs(split) do
+  for page, size in pairs(anew) do
     local there = call('UNLINK', before .. page .. after)
     reserved = reserved - there
     -- From here on it is one of those that are missing, as the new ones are.
     missing = missing + there
-    length = length - sizes[page]
+    length = length - size
   end
   for page = pages, to - 1 do
     -- There is nothing, unless it was damaged from outside.
     reserved = reserved - call('UNLINK', before .. page .. after)
   end
   missing = missing + to - pages
-  local function store(page, list, first, last)
-    local name = before .. page .. after
+  local function store(name, ...)
     if missing > 0 and call('EXISTS', name) == 0 then
       missing = missing - 1
       reserved = reserved + 1
     end
-    local added = pcall('HSET', name, unpack(list, first, last))
+    local added = pcall('HSET', name, ...)
     if type(added) == 'table' then
       -- Someone has overwritten it.
       call('UNLINK', name)
-      added = call('HSET', name, unpack(list, first, last))
+      added = call('HSET', name, ...)
     end
     length = length + added
   end
   for page, list in pairs(put) do
-    for j = 1, #list, ${CHUNK} do store(page, list, j, math.min(j + ${CHUNK - 1}, #list)) end
+    local name = before .. page .. after
+    for j = 1, #list, ${CHUNK} do store(name, unpack(list, j, math.min(j + ${CHUNK - 1}, #list))) end
   end
-  for j, page in pairs(where) do store(page, stored, j, j + 1) end
+  for j, page in pairs(where) do store(before .. page .. after, stored[j], stored[j + 1]) end
   for page, list in pairs(drop) do
     local name, gone = before .. page .. after, 0
     for j = 1, #list, ${CHUNK} do
@@ -220,8 +235,7 @@ end
 
 local function writeEntries(i)
   local hash, stored, removed, plan = entries[i], entries[i + 2], entries[i + 3], plans[i]
-  local pages, length = lookAt(hash)
-  local missing = missingOf[hash]
+  local pages, length, missing = lookAt(hash)
   if length > 0 and (entries[i + 1] or plan and pages == 0) then
     reserved = reserved - (pages > 0 and removePages(hash, pages) or call('UNLINK', hash))
     pages, length, missing = 0, 0, 0
@@ -243,7 +257,7 @@ local function writeEntries(i)
     if length > 0 and before == 0 then reserved = reserved + 1 end
     if length == 0 and before > 0 then reserved = reserved - 1 end
   end
-  pagesIn[hash], lengths[hash], missingOf[hash] = pages, length, missing
+  lengths[hash], paged[hash] = length, pages > 0 and {pages, missing} or nil
 end
 
 -- Makes a native set of the elements that have entries.

@@ -104,7 +104,7 @@ function planEntries(
   }
   for (let from = 0; from < elements.length; from += MAX_SCRIPT_ARGUMENTS) {
     const some = elements.slice(from, from + MAX_SCRIPT_ARGUMENTS);
-    commands.push([...start, entryHashes(some).toString('latin1') as ByteString, ...some]);
+    commands.push([...start, entryHashes(some), ...some]);
   }
   return (item) => {
     const found = new Map<ByteString, ByteString>();
