@@ -37,22 +37,27 @@ export const HASH_BYTES = 3;
 const PRIME = 16_777_213;
 const FACTOR = 227;
 /** Spreads what is left in the low bits of the sum over all of them. */
-const SPREAD = 10_368_889;
+const SPREAD = 7_199_369;
 /** Longer elements than two of these, which no listpack holds, are told by so many bytes at either end and by their length. */
 const END = 32;
 
 /** What makes the hash, for the scripts. */
 export const HASH = { prime: PRIME, factor: FACTOR, spread: SPREAD, end: END } as const;
 
-/** The hash of an element, below 2^24. The scripts have the same function (entry-scripts.ts). */
+/**
+ * The hash of an element, below 2^24. The scripts have the same function (entry-scripts.ts). The last four bits of an element don't count, so
+ * that neighbours, such as the ten numbers that differ in the last digit, share a page, and what is added in order costs one call for many.
+ */
 export function entryHash(element: ByteString): number {
   const { length } = element;
   let hash = length % PRIME;
-  const first = length > 2 * END ? END : length;
+  if (length === 0) return hash;
+  const last = length - 1;
+  const first = length > 2 * END ? END : last;
   for (let i = 0; i < first; i += 1) hash = ((hash * FACTOR + element.charCodeAt(i)) >>> 0) % PRIME;
-  if (first < length)
-    for (let i = length - END; i < length; i += 1)
-      hash = ((hash * FACTOR + element.charCodeAt(i)) >>> 0) % PRIME;
+  for (let i = Math.max(first, length - END); i < last; i += 1)
+    hash = ((hash * FACTOR + element.charCodeAt(i)) >>> 0) % PRIME;
+  hash = ((hash * FACTOR + (element.charCodeAt(last) >>> 4)) >>> 0) % PRIME;
   return (hash * SPREAD) % PRIME;
 }
 

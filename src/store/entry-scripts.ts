@@ -59,11 +59,12 @@ end
 const HASH_LUA = `
 local function hashBytes(element)
   local length, hash = #element, #element % ${HASH.prime}
-  local first = length > ${2 * HASH.end} and ${HASH.end} or length
+  local first = length > ${2 * HASH.end} and ${HASH.end} or length - 1
   for i = 1, first do hash = (hash * ${HASH.factor} + byte(element, i)) % ${HASH.prime} end
-  if first < length then
-    for i = length - ${HASH.end - 1}, length do hash = (hash * ${HASH.factor} + byte(element, i)) % ${HASH.prime} end
+  for i = math.max(first, length - ${HASH.end}) + 1, length - 1 do
+    hash = (hash * ${HASH.factor} + byte(element, i)) % ${HASH.prime}
   end
+  if length > 0 then hash = (hash * ${HASH.factor} + math.floor(byte(element, length) / 16)) % ${HASH.prime} end
   hash = hash * ${HASH.spread} % ${HASH.prime}
   return string.char(math.floor(hash / 65536), math.floor(hash / 256) % 256, hash % 256)
 end
@@ -154,7 +155,7 @@ local function planPages(i)
       if page ~= from and not anew[from] then into(drop, from, flat[j]) end
     end
   end
-  -- Where there are more pages than changes, most pages have one, and lists cost more than they gain.
+  -- Where there are more pages than changes, lists cost more than they gain: most pages have one change, or some that follow one another.
   local alone = #stored / 2 + #removed < pages
   -- What an earlier release prepared in a cluster comes without hashes.
   local known, at, where = hashes and hashes[(i + 3) / 4], 1, {}
@@ -209,7 +210,14 @@ local function writePages(hash, pages, length, missing, to, anew, put, drop, whe
     local name = before .. page .. after
     for j = 1, #list, ${CHUNK} do store(name, unpack(list, j, math.min(j + ${CHUNK - 1}, #list))) end
   end
-  for j, page in pairs(where) do store(before .. page .. after, stored[j], stored[j + 1]) end
+  local first = 1
+  for j = 1, #stored, 2 do
+    local page = where[j]
+    if page ~= where[j + 2] or j - first > ${CHUNK - 4} then
+      if page then store(before .. page .. after, unpack(stored, first, j + 1)) end
+      first = j + 2
+    end
+  end
   for page, list in pairs(drop) do
     local name, gone = before .. page .. after, 0
     for j = 1, #list, ${CHUNK} do
@@ -297,17 +305,25 @@ local function entriesOf(command)
     return out
   end
   local level, elements, places = levelOf(pages), {}, {}
-  local alone = #command - 3 < pages
-  for i = 4, #command do
-    local page = pageOf(command[3], ${HASH_BYTES} * (i - 4) + 1, pages, level)
-    if alone then
-      local found = redis.call('HGET', before .. page .. after, command[i])
-      out[i - 3] = found and sub(found, ${HASH_BYTES + 1})
-    else
-      if not places[page] then elements[page], places[page] = {}, {} end
-      table.insert(elements[page], command[i])
-      table.insert(places[page], i - 3)
+  local function pageAt(i) return pageOf(command[3], ${HASH_BYTES} * (i - 4) + 1, pages, level) end
+  if #command - 3 < pages then
+    -- Most pages have one of them, or some that follow one another.
+    local first, page = 4, pageAt(4)
+    for i = 4, #command do
+      local following = i < #command and pageAt(i + 1)
+      if following ~= page then
+        local found = redis.call('HMGET', before .. page .. after, unpack(command, first, i))
+        for j = 1, #found do out[first + j - 4] = found[j] and sub(found[j], ${HASH_BYTES + 1}) end
+        first, page = i + 1, following
+      end
     end
+    return out
+  end
+  for i = 4, #command do
+    local page = pageAt(i)
+    if not places[page] then elements[page], places[page] = {}, {} end
+    table.insert(elements[page], command[i])
+    table.insert(places[page], i - 3)
   end
   for page, some in pairs(elements) do
     local found = redis.call('HMGET', before .. page .. after, unpack(some))
