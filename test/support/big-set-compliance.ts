@@ -115,6 +115,27 @@ export function bigSetCompliance(opened: () => Store): void {
       }
     });
 
+    it('can be changed, removed and read in any order, neighbours or not', async () => {
+      const twin = new Twin(opened());
+      await twin.change(stored(named(0, 20_000)));
+      const orders = [
+        (i: number) => i,
+        (i: number) => (i % 2) * 500 + i,
+        (i: number) => 7919 * i,
+        (i: number) => 9000 + (i % 3) * 1000 + Math.floor(i / 3),
+      ];
+      for (const [turn, order] of orders.entries()) {
+        const some = [...new Set(Array.from({ length: 200 }, (_, i) => name(order(i) % 25_000)))];
+        await twin.change(stored(some, `turn ${turn}`));
+        const found = await twin.load([...some, b('absent'), ...some.toReversed()]);
+        assert.deepEqual([...found.keys()].sort(), some.toSorted());
+        for (const [element, entry] of found) assert.equal(entry, `turn ${turn}${element}`);
+        await twin.change([...removed(some.slice(0, 90)), ...stored(some.slice(90, 150), 'again')]);
+        assert.equal((await twin.load(some)).size, some.length - 90);
+      }
+      await twin.check();
+    });
+
     it('are replaced by few or by many in one commit', async () => {
       const twin = new Twin(opened());
       await twin.change(stored(named(0, 2000)));
