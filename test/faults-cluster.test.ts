@@ -10,6 +10,7 @@ import type { Store } from '../src/store/store.js';
 import type { ValkeyStoreOptions } from '../src/store/valkey.js';
 import { ValkeyClusterStore } from '../src/store/valkey-cluster.js';
 import type { LaunchedValkey } from '../src/valkey-server/launch.js';
+import { scanned } from './support/big-set-compliance.js';
 import { ValkeyCluster } from './support/cluster.js';
 import { b, frame, write } from './support/store-compliance.js';
 import { waitFor } from './support/wait.js';
@@ -153,6 +154,54 @@ describe('The store on a cluster, while slots move,', () => {
     t.diagnostic(`${counting.commits} commits, ${counting.refusals} refused`);
     await counting.check(counting.store);
     await counting.check(await opened());
+  });
+
+  it('takes all pages of a big set along, while it grows and is read', async (t) => {
+    const [one, two] = cluster.servers;
+    const store = await opened({ answerTimeoutMs: 30_000 });
+    const key = keys.find((each) => keySlot(each) < 5000)!;
+    const all = new Map<ByteString, ByteString>();
+    const read = async (from: Store) => {
+      const [named] = await from.load([{ key, elements: [...all.keys()] }]);
+      assert.deepEqual(named!.entries, all);
+      const [loaded] = await from.load([{ key, elements: 'all' }]);
+      assert.equal(loaded!.entries.size, all.size);
+      assert.equal((await scanned(from, key, 500)).size, all.size);
+    };
+    let [commits, over] = [0, false];
+    const grow = async (count: number) => {
+      const entries = Array.from(
+        { length: count },
+        (_, i) => [b(`e${all.size + i}`), b(`at ${commits}`)] as const,
+      );
+      const expected = commits === 0 ? null : b(`h${commits}`);
+      await store.commit({ writes: [write(key, { expected, header: b(`h${commits + 1}`), entries })] });
+      commits += 1;
+      for (const [element, entry] of entries) all.set(element, entry);
+    };
+    await grow(2000);
+    const running = (async () => {
+      while (!over) {
+        await grow(30);
+        await read(store);
+      }
+    })();
+    try {
+      await cluster.moveSlot(keySlot(key), one!, two!);
+      const before = commits;
+      await waitFor(() => commits > before + 5, { what: 'more commits', deadlineMs: 30_000 });
+      await cluster.moveSlot(keySlot(key), two!, one!);
+    } finally {
+      over = true;
+    }
+    await running;
+    t.diagnostic(`${commits} commits, ${all.size} entries`);
+    const other = await opened();
+    await read(other);
+    assert.equal(await other.count(), 0);
+    await store.commit({ writes: [write(key, { expected: b(`h${commits}`), header: null })] });
+    assert.equal(await other.count(), 0);
+    assert.deepEqual((await other.load([{ key, elements: 'all' }]))[0]!.entries, new Map());
   });
 
   it('refuses for a while, and writes nothing, when a move stands still, and serves what does not touch that slot', async () => {

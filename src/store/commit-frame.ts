@@ -3,6 +3,7 @@ import type { ByteString } from '../../crdts/bytes.js';
 import { addDigests } from '../../crdts/digest.js';
 import type { ReplicaId } from '../../crdts/dot.js';
 import { ArgumentError } from '../../crdts/errors.js';
+import { entryHashes } from './entry-pages.js';
 import type { FrameWriter } from './frame-writer.js';
 import { entriesKey, logKey, META, slotHashKey } from './layout.js';
 import type { CommitDigests } from './slot-digests.js';
@@ -137,8 +138,11 @@ class SlotPlan {
 
 const plan = new SlotPlan();
 
-function writeEntries(out: FrameWriter, writes: readonly KeyWrite[]): void {
-  const touched = writes.filter((w) => w.entries !== undefined || w.clearEntries || w.header === null);
+/** Those whose entries a commit changes. */
+const entryWrites = (writes: readonly KeyWrite[]): readonly KeyWrite[] =>
+  writes.filter((w) => w.entries !== undefined || w.clearEntries || w.header === null);
+
+function writeEntries(out: FrameWriter, touched: readonly KeyWrite[]): void {
   out.array(touched.length * 4);
   for (const { key, header, clearEntries = false, entries = [] } of touched) {
     let stored = 0;
@@ -153,6 +157,17 @@ function writeEntries(out: FrameWriter, writes: readonly KeyWrite[]): void {
     }
     out.array(entries.length - stored);
     for (const [element, entry] of entries) if (entry === null) out.string(element);
+  }
+}
+
+/** For each, the hashes of the elements as {@link writeEntries} orders them: first those that are stored (entry-pages.ts). */
+function writeHashes(out: FrameWriter, touched: readonly KeyWrite[]): void {
+  out.array(touched.length);
+  for (const { entries = [] } of touched) {
+    const elements: ByteString[] = [];
+    for (const [element, entry] of entries) if (entry !== null) elements.push(element);
+    for (const [element, entry] of entries) if (entry === null) elements.push(element);
+    out.string(entryHashes(elements));
   }
 }
 
@@ -249,7 +264,7 @@ export function writeCommit(
 ): Buffer {
   const { writes, frame, applied = [] } = commit;
   out.reset();
-  out.array(15);
+  out.array(16);
   out.string(sender.dataset);
   out.string(sender.writer);
   out.number(sender.session);
@@ -275,10 +290,12 @@ export function writeCommit(
   }
   plan.begin(writes, digests);
   plan.writeCompared(out);
-  writeEntries(out, writes);
+  const touched = entryWrites(writes);
+  writeEntries(out, touched);
   writeNatives(out, writes); // four arrays
   writeExpiries(out, writes);
   plan.writeAssured(out);
   plan.end();
+  writeHashes(out, touched);
   return out.bytes();
 }

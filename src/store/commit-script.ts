@@ -11,6 +11,7 @@
  * still deliver, and learns how many commits of the previous session took effect: the others are sent again.
  * The same record shows lost data: it is absent, or behind what was acknowledged.
  */
+import { COMMIT_ENTRIES_LUA } from './entry-scripts.js';
 import { META, META_KEY } from './layout.js';
 
 /** Most arguments for one command out of a Lua table: Lua's stack holds about 8,000. */
@@ -56,14 +57,20 @@ const SINGLE: CommitForm = {
 export const commitBody = (form: CommitForm): string => `
 local meta, unpack, call, pcall = ${form.meta}, unpack, redis.call, redis.pcall
 local tonumber, format = tonumber, string.format
-local dataset, writer, session, seq, turn, frame, applied, headers, entries, strings, deletes, sets, rebuilds, expiries, assured =
+local dataset, writer, session, seq, turn, frame, applied, headers, entries, strings, deletes, sets, rebuilds, expiries, assured,
+  hashes =
   unpack(cmsgpack.unpack(${form.frame}))
+-- What an earlier release has prepared in a cluster has none.
+assured = assured or {}
 ${form.begin}
 
+-- Gives the sum of the replies.
 local function chunked(command, key, items)
+  local sum = 0
   for i = 1, #items, ${CHUNK} do
-    call(command, key, unpack(items, i, math.min(i + ${CHUNK - 1}, #items)))
+    sum = sum + call(command, key, unpack(items, i, math.min(i + ${CHUNK - 1}, #items)))
   end
+  return sum
 end
 
 local reserved
@@ -90,6 +97,7 @@ local function storeSlot(slot, count, first, old, digest)
   end
 end
 
+${COMMIT_ENTRIES_LUA}
 -- 1. Look.
 local wanted = {'${META.dataset}', writer, '${META.reserved}', frame and frame[2] or '${META.dataset}', '${META.turn}'}
 for i = 1, #applied, 4 do wanted[#wanted + 1] = applied[i] end
@@ -156,10 +164,9 @@ while at <= #headers do
   at = first + 3 * count
 end
 
-local entryCounts = {}
-for i = 1, #entries, 4 do entryCounts[i] = call('HLEN', entries[i]) end
-for i = 1, #sets, 4 do call('HLEN', sets[i + 1]) end
-for i = 1, #rebuilds, 2 do call('HLEN', rebuilds[i + 1]) end
+for i = 1, #entries, 4 do planPages(i) end
+for i = 1, #sets, 4 do lookAt(sets[i + 1]) end
+for i = 1, #rebuilds, 2 do lookAt(rebuilds[i + 1]) end
 ${form.prepare}
 -- 2. Write. The log first: it is the one call that damage from outside could still make fail.
 if frame then call('XADD', frame[1], frame[3] .. '-0', 's', frame[4], 'b', frame[5]) end
@@ -193,21 +200,7 @@ for i = 1, #assured, 4 do
   call('HSET', slot, slot, assured[i + 1], assured[i + 2], assured[i + 3])
 end
 
-for i = 1, #entries, 4 do
-  local hash = entries[i]
-  if entries[i + 1] and entryCounts[i] > 0 then call('UNLINK', hash) end
-  chunked('HSET', hash, entries[i + 2])
-  chunked('HDEL', hash, entries[i + 3])
-  local now = call('HLEN', hash)
-  if now > 0 and entryCounts[i] == 0 then reserved = reserved + 1 end
-  if now == 0 and entryCounts[i] > 0 then reserved = reserved - 1 end
-end
-
-local function rebuild(key, hash)
-  call('UNLINK', key)
-  chunked('SADD', key, call('HKEYS', hash))
-end
-
+for i = 1, #entries, 4 do writeEntries(i) end
 ${form.writeStrings}
 ${form.writeDeletes}
 for i = 1, #sets, 4 do
@@ -279,11 +272,14 @@ export const BEGIN_SCRIPT = `#!lua flags=allow-oom
 local meta = '${META_KEY}'
 local writer, session, before, dataset = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 for _, command in ipairs({'MSET', 'UNLINK', 'SADD', 'SREM', 'PEXPIREAT', 'PERSIST', 'HSET', 'HDEL', 'HMGET', 'HGET',
-  'HEXISTS', 'HLEN', 'HKEYS', 'HGETALL', 'DEL', 'EXISTS', 'XADD', 'XRANGE', 'XTRIM', 'XLEN', 'MGET', 'TYPE', 'TIME', 'DBSIZE'}) do
+  'HEXISTS', 'HLEN', 'HKEYS', 'HGETALL', 'HSCAN', 'GET', 'SET', 'DEL', 'EXISTS', 'XADD', 'XRANGE', 'XTRIM', 'XLEN', 'MGET', 'TYPE', 'TIME',
+  'DBSIZE'}) do
   local arguments = {command, 'any', '1', '1', '1'}
   if command == 'TIME' or command == 'DBSIZE' then arguments = {command} end
-  if command == 'MGET' or command == 'UNLINK' or command == 'DEL' or command == 'EXISTS' then arguments = {command, 'any'} end
-  if command == 'MSET' then arguments = {command, 'any', '1'} end
+  if command == 'MGET' or command == 'GET' or command == 'UNLINK' or command == 'DEL' or command == 'EXISTS' then
+    arguments = {command, 'any'}
+  end
+  if command == 'MSET' or command == 'SET' then arguments = {command, 'any', '1'} end
   if command == 'XADD' then arguments = {command, 'any', '1-0', 's', '1'} end
   local known, allowed = pcall(redis.acl_check_cmd, unpack(arguments))
   if known and not allowed then return 'NOPERM ' .. command end
@@ -398,13 +394,6 @@ while true do
   end
   if #batch < 16 then return out end
 end
-`;
-
-/** Runs reads in one step. ARGV[1]: a msgpack array of commands, each an array of strings. Gives their replies. */
-export const READ_SCRIPT = `#!lua flags=no-writes,allow-oom
-local out = {}
-for i, command in ipairs(cmsgpack.unpack(ARGV[1])) do out[i] = redis.call(unpack(command)) end
-return out
 `;
 
 /** Reads strings. ARGV[1]: a msgpack array of keys. Gives for each the string, nil when absent, 1 when of another type. */

@@ -3,7 +3,8 @@
  * key's own hash slot, by the slot's tag:
  *
  *     __mesh:{tag}h          hash of a slot: key → header; its digest is the field named like the hash itself
- *     __mesh:{tag}e:KEY      hash of a set: element → entry
+ *     __mesh:{tag}e:KEY      hash of a set: element → entry; of a big set a string, the directory of its pages (entry-pages.ts)
+ *     __mesh:{tag}pNUMBER:KEY  a page of a big set, a hash: element → hash of the element, entry
  *     __mesh:log:REPLICA     stream of that replica's frames: the id is the frame's number, s = stamp, b = bytes
  *     __mesh:meta            hash of facts about the store and its nodes, see META
  *
@@ -69,9 +70,14 @@ export function slotHashKey(slot: number): ByteString {
   return name;
 }
 
-/** Name of the hash that holds a set's entries. */
+/** Name of the hash that holds a set's entries, or of the directory of its pages. */
 export function entriesKey(key: ByteString): ByteString {
   return `${RESERVED_PREFIX}{${slotTags()[keySlot(key)]}}e:${key}` as ByteString;
+}
+
+/** Name of a page of a big set's entries. */
+export function entryPageKey(key: ByteString, page: number): ByteString {
+  return `${RESERVED_PREFIX}{${slotTags()[keySlot(key)]}}p${page}:${key}` as ByteString;
 }
 
 /** Name of the stream that holds a replica's frames. */

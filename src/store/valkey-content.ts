@@ -6,7 +6,7 @@ import { entriesKey, slotHashKey } from './layout.js';
 import { type LoadedKey, type LoadRequest, type LoggedFrame, WRONG_TYPE, type WrongType } from './store.js';
 import type { ValkeyConnection } from './valkey-connection.js';
 import { argument, bytesOf, listOf, numberOf, type Reply } from './valkey-link.js';
-import { headersIn, pairs, planLoad } from './valkey-loads.js';
+import { entriesIn, headersIn, pairs, planLoad } from './valkey-loads.js';
 import type { ValkeyReads } from './valkey-reads.js';
 
 /** Slot hashes that one call of a script looks at: about a millisecond of the server's time. */
@@ -100,8 +100,8 @@ export class ValkeyContent {
     cursor: string,
     count: number,
   ): Promise<{ cursor: string; entries: Map<ByteString, ByteString> }> {
-    const args = [argument(entriesKey(key)), cursor, 'COUNT', String(count)];
-    const [next, items] = listOf((await this.#connection.call('HSCAN', args)) as Reply);
-    return { cursor: bytesOf(next) ?? '0', entries: pairs(listOf(items)) };
+    const args = [argument(entriesKey(key)), cursor, String(count)];
+    const [next, items] = listOf(await this.#connection.script('scanEntries', args));
+    return { cursor: bytesOf(next) ?? '0', entries: entriesIn(listOf(items)) };
   }
 }

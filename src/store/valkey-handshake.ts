@@ -10,12 +10,12 @@ import {
   HEADERS_SCRIPT,
   IDENTITY_SCRIPT,
   NOTES_SCRIPT,
-  READ_SCRIPT,
   REMOVE_SCRIPT,
   RETIRE_SCRIPT,
   STRINGS_SCRIPT,
   TRIM_SCRIPT,
 } from './commit-script.js';
+import { READ_SCRIPT, SCAN_ENTRIES_SCRIPT } from './entry-scripts.js';
 import type { StoredIdentity } from './store.js';
 import type { ServerAddress } from './valkey-address.js';
 import { BEGIN_CLEAR_SCRIPT } from './valkey-clear.js';
@@ -43,6 +43,7 @@ const SINGLE_SCRIPTS = {
   trim: TRIM_SCRIPT,
   frames: FRAMES_SCRIPT,
   read: READ_SCRIPT,
+  scanEntries: SCAN_ENTRIES_SCRIPT,
   strings: STRINGS_SCRIPT,
   digests: DIGESTS_SCRIPT,
   headers: HEADERS_SCRIPT,

@@ -1,5 +1,7 @@
 /** Loads planned as few commands, and flat replies taken apart. */
 import type { ByteString } from '../../crdts/bytes.js';
+import { entryHashes, HASH_BYTES } from './entry-pages.js';
+import { ENTRIES } from './entry-scripts.js';
 import { entriesKey, slotHashKey } from './layout.js';
 import { keySlot } from './slots.js';
 import type { LoadedKey, LoadRequest } from './store.js';
@@ -23,6 +25,16 @@ export function pairs(flat: readonly Reply[]): Map<ByteString, ByteString> {
     const [field, value] = [bytesOf(flat[i]), bytesOf(flat[i + 1])];
     if (field !== null && value !== null) found.set(field, value);
   }
+  return found;
+}
+
+/** Entries by element: from a flat reply, or from one for each page (entry-pages.ts). */
+export function entriesIn(reply: readonly Reply[]): Map<ByteString, ByteString> {
+  if (!Array.isArray(reply[0])) return pairs(reply);
+  const found = new Map<ByteString, ByteString>();
+  for (const page of reply)
+    for (const [element, entry] of pairs(listOf(page)))
+      found.set(element, entry.slice(HASH_BYTES) as ByteString);
   return found;
 }
 
@@ -66,7 +78,7 @@ export function planLoad(requests: readonly LoadRequest[], perSlot = false): Loa
     const group = perSlot ? slot : 0;
     const native = value ? append(values.get(group) ?? -1, ['MGET' as ByteString], key) : null;
     if (native !== null) values.set(group, native[0]);
-    const entries = planEntries(key, elements, commands, append);
+    const entries = planEntries(key, elements, commands);
     return (replies: readonly Reply[]): LoadedKey => ({
       header: item(replies, header),
       value: native === null ? null : item(replies, native),
@@ -77,37 +89,27 @@ export function planLoad(requests: readonly LoadRequest[], perSlot = false): Loa
 }
 
 type ReadItem = (at: [command: number, item: number]) => ByteString | null;
-type Append = (
-  index: number,
-  start: readonly ByteString[],
-  item: ByteString,
-) => [command: number, item: number];
 
 function planEntries(
   key: ByteString,
   elements: readonly ByteString[] | 'all',
   commands: ByteString[][],
-  append: Append,
 ): (item: ReadItem, replies: readonly Reply[]) => Map<ByteString, ByteString> {
   if (elements.length === 0) return () => new Map();
-  const hash = entriesKey(key);
+  const start = [ENTRIES as ByteString, entriesKey(key)];
+  const first = commands.length;
   if (elements === 'all') {
-    const command = commands.push(['HGETALL' as ByteString, hash]) - 1;
-    return (_, replies) => {
-      return pairs(listOf(replies[command]));
-    };
+    commands.push(start);
+    return (_, replies) => entriesIn(listOf(replies[first]));
   }
-  let command = -1;
-  const places = elements.map((element) => {
-    const place = append(command, ['HMGET' as ByteString, hash], element);
-    command = place[0];
-    return place;
-  });
+  for (let from = 0; from < elements.length; from += MAX_SCRIPT_ARGUMENTS) {
+    const some = elements.slice(from, from + MAX_SCRIPT_ARGUMENTS);
+    commands.push([...start, entryHashes(some), ...some]);
+  }
   return (item) => {
     const found = new Map<ByteString, ByteString>();
     for (const [i, element] of elements.entries()) {
-      const place = places[i];
-      const entry = place === undefined ? null : item(place);
+      const entry = item([first + Math.floor(i / MAX_SCRIPT_ARGUMENTS), i % MAX_SCRIPT_ARGUMENTS]);
       if (entry !== null) found.set(element, entry);
     }
     return found;

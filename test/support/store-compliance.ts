@@ -10,6 +10,7 @@ import {
   type Store,
   WRONG_TYPE,
 } from '../../src/store/store.js';
+import { bigSetCompliance } from './big-set-compliance.js';
 import { contentOf, scanAll } from './store-content.js';
 
 /** Data that stores can be opened on. */
@@ -562,6 +563,8 @@ export function storeCompliance(name: string, makeWorld: () => Promise<StoreWorl
         assert.equal(await header('k'), null);
       });
     });
+
+    bigSetCompliance(() => store);
 
     describe('notes', () => {
       it('are kept as they are, and replaced by the next', async () => {
