@@ -86,6 +86,22 @@ async function exact(): Promise<void> {
   assert.equal(Number(await raw.hget('__mesh:meta', 'reserved')), reserved.length, reserved.sort().join(' '));
 }
 
+it('the hash of an element never changes, because stored data is placed by it', () => {
+  const hashes: [string, number][] = [
+    ['', 0],
+    ['\0', 6_867_102],
+    ['a', 16_508_890],
+    ['q', 6_931_046],
+    ['user:1', 2_122_261],
+    ['user:9', 2_122_261],
+    ['m000000000000123', 8_994_985],
+    ['\xff'.repeat(64), 10_062_202],
+    ['x'.repeat(65), 9_689_934],
+    ['ab'.repeat(1000), 9_410_178],
+  ];
+  for (const [element, hash] of hashes) assert.equal(entryHash(b(element)), hash, element.slice(0, 20));
+});
+
 describe('a big set in Valkey', () => {
   it('is one hash while it is small, and pages that stay packed when it is not', async () => {
     await change(stored(named(0, MOST_IN_ONE_HASH)));
