@@ -68,8 +68,8 @@ export class Ledger {
     });
   }
 
-  /** Checks in every region's Valkey that each acknowledged entry is there, and that each entry counted once. */
-  async check(regions: Regions): Promise<void> {
+  /** Checks in every one of these regions' Valkeys that each acknowledged entry is there, and that each entry counted once. */
+  async check(regions: Pick<Regions, 'all'>): Promise<void> {
     for (const { name, reader } of regions.all) {
       const [count, entries] = await Promise.all([
         reader.get(`${this.#name} count`),
