@@ -22,6 +22,8 @@ export interface ClusterOptions {
   readonly replicas?: number;
   /** Default: true. */
   readonly appendonly?: boolean;
+  /** Data folder of some servers, by their place; see LaunchOptions.dir. Default: temporary ones. */
+  readonly dirs?: Readonly<Record<number, string>>;
   /** More arguments of each server. */
   readonly args?: readonly string[];
   readonly binaries?: ValkeyBinaries;
@@ -49,7 +51,7 @@ export class ValkeyCluster implements RegionStore {
 
   /** Starts everything; resolves when every server sees the whole cluster and the replicas are in step. */
   static async start(options: ClusterOptions = {}): Promise<ValkeyCluster> {
-    const { primaries = 3, replicas = 0, appendonly = true, args = [], binaries, tls } = options;
+    const { primaries = 3, replicas = 0, appendonly = true, dirs = {}, args = [], binaries, tls } = options;
     const count = primaries + replicas;
     const launched: LaunchedValkey[] = [];
     try {
@@ -59,6 +61,7 @@ export class ValkeyCluster implements RegionStore {
         launchValkey({
           port: first + 3 * at,
           appendonly,
+          ...(dirs[at] === undefined ? {} : { dir: dirs[at] }),
           ...(binaries === undefined ? {} : { binaries }),
           args: [
             ...['--cluster-enabled', 'yes', '--cluster-port', String(first + 3 * at + 1)],
