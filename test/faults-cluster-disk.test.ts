@@ -173,7 +173,9 @@ describe('A cluster one of whose servers has no disk', () => {
     assert.equal(await door.get(keyOn(0, 'before')), 'v');
     const onFull = writes(() => door.incr(full), full);
     const both = writes(() => door.multi().incr(left).incr(right).exec(), left, right);
-    await writes(() => door.incr(fine), fine).grows();
+    const onFine = writes(() => door.incr(fine), fine);
+    await onFine.grows();
+    assert.deepEqual([...onFine.errors.keys()], [], 'what does not touch that server is not refused');
     for (const writer of [onFull, both]) assert.equal(writer.acknowledged, 0);
     assert.equal(node.status().state, 'ready');
     const spare = keyOn(1, 'spare');

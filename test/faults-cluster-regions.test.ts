@@ -166,37 +166,34 @@ describe('A region on a cluster', () => {
     regions.heal();
     await regions.synchronise();
     await ledger.check(regions);
+    await primary.restart();
+    // It comes back as what it was, until it hears that it isn't any more.
+    await waitFor(async () => !(await cluster.isPrimary(primary)), {
+      deadlineMs: DEADLINE_MS,
+      what: 'the old primary is a replica',
+    });
+    await cluster.settled();
   });
 
-  for (const way of ['from', 'to'] as const) {
-    it(`loses nothing when a primary is killed in the middle of a slot's move ${way} it, and the move goes on afterwards`, async (t) => {
-      const { primary, replica } = await cluster.roles();
-      const second = cluster.servers[1]!;
-      // Each entry touches the slot that moves, and one of the third server.
-      const ledger = ledgerIn(`moved ${way}`, way === 'from' ? [0, 5000] : [6000, 10_000], [11_500, 16_383]);
-      const slot = keySlot(`${ledger.name} count` as ByteString);
-      const [source, target] = way === 'from' ? [primary, second] : [second, primary];
-      const [sourceAfter, targetAfter] = way === 'from' ? [replica, second] : [second, replica];
-      const start = performance.now();
-      try {
-        await whileWriting(ledger, async () => {
-          await cluster.beginMove(slot, source, target, 1);
-          await primary.kill('SIGKILL');
-          await takesOver(replica);
-          await cluster.beginMove(slot, sourceAfter, targetAfter);
-          await cluster.endMove(slot, sourceAfter, targetAfter);
-        });
-      } finally {
-        await primary.restart();
-      }
-      t.diagnostic(
-        `${Math.round(performance.now() - start)} ms, ${ledger.acknowledged.size} entries, ${[...ledger.errors.keys()].join()}`,
-      );
-      await cluster.settled();
-      await cluster.moveSlot(slot, targetAfter, sourceAfter);
-      await ledger.write(a.door, 20);
-      await regions.synchronise();
-      await ledger.check(regions);
+  it("loses nothing when a primary is killed in the middle of a slot's move from it, and the move goes on afterwards", async (t) => {
+    const { primary, replica } = await cluster.roles();
+    const second = cluster.servers[1]!;
+    // Each entry touches the slot that moves, and one of the third server.
+    const ledger = ledgerIn('moved', [0, 5000], [11_500, 16_383]);
+    const slot = keySlot(`${ledger.name} count` as ByteString);
+    const start = performance.now();
+    await whileWriting(ledger, async () => {
+      await cluster.beginMove(slot, primary, second, 1);
+      await primary.kill('SIGKILL');
+      await takesOver(replica);
+      await cluster.beginMove(slot, replica, second);
+      await cluster.endMove(slot, replica, second);
     });
-  }
+    t.diagnostic(
+      `${Math.round(performance.now() - start)} ms, ${ledger.acknowledged.size} entries, ${[...ledger.errors.keys()].join()}`,
+    );
+    await ledger.write(a.door, 20);
+    await regions.synchronise();
+    await ledger.check(regions);
+  });
 });
