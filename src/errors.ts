@@ -37,10 +37,13 @@ export class StoreUnavailableError extends MeshError {
 export class StoreRefusedError extends MeshError {
   /** Valkey's own word for it, such as `OOM`, `READONLY`, `MISCONF`, `BUSY`, `LOADING`; null when it has none. */
   readonly reason: string | null;
+  /** Only one of several servers refused it: the same without what is kept there may be let in. */
+  readonly inPart: boolean;
 
-  constructor(message: string, options: { cause?: unknown; reason?: string | null } = {}) {
+  constructor(message: string, options: { cause?: unknown; reason?: string | null; inPart?: boolean } = {}) {
     super('STORE_REFUSED', message, options);
     this.reason = options.reason ?? null;
+    this.inPart = options.inPart ?? false;
   }
 }
 

@@ -36,10 +36,18 @@ afterEach(() => regions.heal());
 
 /** A ledger that counts on the first server, the one with a replica, and notes on another one. */
 function ledgerOfTwo(name: string): Ledger {
-  const slot = (key: string) => keySlot(key as ByteString);
+  return ledgerIn(name, [0, 5000], [6000, 16383]);
+}
+
+/** A ledger whose count and whose notes are in slots of these ranges. */
+function ledgerIn(name: string, count: [number, number], entries: [number, number]): Ledger {
+  const within = (key: string, [from, to]: [number, number]) => {
+    const slot = keySlot(key as ByteString);
+    return slot >= from && slot <= to;
+  };
   for (let i = 0; ; i += 1) {
     const full = `${name} ${i}`;
-    if (slot(`${full} count`) < 5000 && slot(`${full} entries`) > 6000) return new Ledger(full);
+    if (within(`${full} count`, count) && within(`${full} entries`, entries)) return new Ledger(full);
   }
 }
 
@@ -156,6 +164,35 @@ describe('A region on a cluster', () => {
     );
     assert.equal(await ledger.write(a.door, 50), 50);
     regions.heal();
+    await regions.synchronise();
+    await ledger.check(regions);
+    await primary.restart();
+    // It comes back as what it was, until it hears that it isn't any more.
+    await waitFor(async () => !(await cluster.isPrimary(primary)), {
+      deadlineMs: DEADLINE_MS,
+      what: 'the old primary is a replica',
+    });
+    await cluster.settled();
+  });
+
+  it("loses nothing when a primary is killed in the middle of a slot's move from it, and the move goes on afterwards", async (t) => {
+    const { primary, replica } = await cluster.roles();
+    const second = cluster.servers[1]!;
+    // Each entry touches the slot that moves, and one of the third server.
+    const ledger = ledgerIn('moved', [0, 5000], [11_500, 16_383]);
+    const slot = keySlot(`${ledger.name} count` as ByteString);
+    const start = performance.now();
+    await whileWriting(ledger, async () => {
+      await cluster.beginMove(slot, primary, second, 1);
+      await primary.kill('SIGKILL');
+      await takesOver(replica);
+      await cluster.beginMove(slot, replica, second);
+      await cluster.endMove(slot, replica, second);
+    });
+    t.diagnostic(
+      `${Math.round(performance.now() - start)} ms, ${ledger.acknowledged.size} entries, ${[...ledger.errors.keys()].join()}`,
+    );
+    await ledger.write(a.door, 20);
     await regions.synchronise();
     await ledger.check(regions);
   });

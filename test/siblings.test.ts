@@ -11,6 +11,8 @@ import { type Region, Regions } from './support/regions.js';
 import { waitFor } from './support/wait.js';
 
 const DEADLINE_MS = 60_000;
+/** Of a peer. */
+const HEARTBEAT_MS = 1000;
 
 describe('Two peers on one Valkey', () => {
   let regions: Regions;
@@ -73,6 +75,50 @@ describe('Two peers on one Valkey', () => {
       await Promise.all(writers);
       ledger.checkErrors();
     }
+    await regions.connected();
+    await regions.synchronise();
+    await ledger.check(regions);
+  });
+
+  it('lose nothing and count once when the one that applies stands still, the other takes over, and the first goes on', async (t) => {
+    const [first, second] = [(await one.status()).peerId, (await two.status()).peerId];
+    const [leader, other] = first < second ? [one, two] : [two, one];
+    const ledger = new Ledger('stood still');
+    await leader.door.set('old', '1');
+    let over = false;
+    const writers = [leader.connect(), other.connect(), far.connect()].map((client) =>
+      ledger.writeUntil(() => over, client),
+    );
+    await ledger.grows(150);
+    const { applied } = (await other.status()).frames;
+    const stillSince = performance.now();
+    const stillFor = () => performance.now() - stillSince;
+    process.kill(leader.pid, 'SIGSTOP');
+    try {
+      await ledger.grows(150);
+      await far.door.set('from far', 'v');
+      await waitFor(async () => (await other.reader.get('from far')) === 'v', {
+        deadlineMs: DEADLINE_MS,
+        what: 'the other one applies what the far region sends',
+      });
+      t.diagnostic(`taken over after ${Math.round(stillFor())} ms`);
+      assert.ok(stillFor() < 10 * HEARTBEAT_MS, 'not only when the connection is taken for dead');
+      await waitFor(() => stillFor() > 6 * HEARTBEAT_MS, { what: 'more than five heartbeats are over' });
+      assert.ok((await other.status()).frames.applied > applied);
+      assert.equal(await other.door.del('old'), 1);
+    } finally {
+      process.kill(leader.pid, 'SIGCONT');
+    }
+    assert.equal(await leader.door.set('old', '2', 'NX'), 'OK', 'it has seen that the key is gone');
+    const before = (await leader.status()).frames.applied;
+    await waitFor(async () => (await leader.status()).frames.applied > before, {
+      deadlineMs: DEADLINE_MS,
+      what: 'the first one applies again',
+    });
+    await ledger.grows(150);
+    over = true;
+    await Promise.all(writers);
+    ledger.checkErrors();
     await regions.connected();
     await regions.synchronise();
     await ledger.check(regions);

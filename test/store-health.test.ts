@@ -1,12 +1,20 @@
-/** What a node says at its start about a server whose settings endanger data: refused, or warned about in the log and in the status. */
+/**
+ * What a node says about a server whose settings endanger data: refused at its start, or warned about in the log, the status and the
+ * metrics, at its start and whenever they are changed.
+ */
 import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { Redis } from 'ioredis';
 import { createNode } from '../src/node.js';
+import { meshMetrics } from '../src/ops/metrics.js';
 import type { Logger } from '../src/options.js';
 import { ValkeyStore } from '../src/store/valkey.js';
+import { ValkeyClusterStore } from '../src/store/valkey-cluster.js';
+import { systemTimers, type Timers } from '../src/timers.js';
 import { type LaunchedValkey, launchValkey } from '../src/valkey-server/launch.js';
+import { ValkeyCluster } from './support/cluster.js';
+import { waitFor } from './support/wait.js';
 
 let valkey: LaunchedValkey;
 let admin: Redis;
@@ -121,5 +129,106 @@ describe('a store warns of a server', () => {
       logged.some((message) => /appendonly is off/.test(message)),
       logged.join('\n'),
     );
+  });
+});
+
+/** The machine's timers, with a clock that can be put forward. */
+class Forward implements Timers {
+  #aheadMs = 0;
+  readonly after = systemTimers.after;
+
+  now(): number {
+    return systemTimers.now() + this.#aheadMs;
+  }
+
+  halfAMinute(): void {
+    this.#aheadMs += 30_000;
+  }
+}
+
+/** A logger that keeps what is said, and how. */
+function listening(): { readonly said: string[]; readonly logger: Logger } {
+  const said: string[] = [];
+  const keep = (level: string) => (fields: object, message: string) =>
+    said.push(`${level} ${message} ${JSON.stringify(fields)}`);
+  return {
+    said,
+    logger: { debug: keep('debug'), info: keep('info'), warn: keep('warn'), error: keep('error') },
+  };
+}
+
+describe('A setting that is changed while a node runs', () => {
+  it('shows half a minute later in the log, the status and the metrics, until it is put right', async () => {
+    await set('appendonly', 'yes');
+    await set('maxmemory-policy', 'noeviction');
+    const timers = new Forward();
+    const { said, logger } = listening();
+    const node = await createNode({
+      ...{ region: 'eu', store: valkey.url, listen: [] },
+      ...{ heartbeatMs: 50, timers, logger },
+    });
+    endings.push(() => node.stop());
+    const warned = () => String(node.status().store.warnings ?? '');
+    const counted = async () => /^valkey_mesh_store_warning\S* 1$/m.test(await meshMetrics(node.status()));
+    assert.equal(warned(), '');
+    assert.equal(await counted(), false);
+    for (const policy of ['allkeys-lru', 'volatile-ttl']) {
+      await admin.config('SET', 'maxmemory-policy', policy);
+      await node.register('still').set(policy);
+      timers.halfAMinute();
+      await waitFor(() => warned().includes(policy), { what: `a warning of ${policy}` });
+      assert.match(warned(), /set it to noeviction|set maxmemory-policy to noeviction/);
+      assert.equal(await counted(), true);
+      assert.ok(
+        said.some((line) => line.startsWith('warn ') && line.includes(policy)),
+        said.join('\n'),
+      );
+    }
+    await admin.config('SET', 'maxmemory-policy', 'noeviction');
+    timers.halfAMinute();
+    await waitFor(() => warned() === '', { what: 'no warning any more' });
+    assert.equal(await counted(), false);
+    assert.ok(
+      said.some((line) => /^info a setting of Valkey was put right .*volatile-ttl/.test(line)),
+      said.join('\n'),
+    );
+  });
+
+  it('is looked for once in half a minute, however often the store is asked for a sign of life', async () => {
+    const timers = new Forward();
+    const store = new ValkeyStore(valkey.url, { timers });
+    endings.push(() => store.close());
+    await store.open();
+    const asked = async () => Number(/cmdstat_info:calls=(\d+)/.exec(await admin.info('commandstats'))?.[1]);
+    const before = await asked();
+    for (let i = 0; i < 50; i += 1) assert.equal(await store.ping(), true);
+    // The one call more is that of this test itself.
+    assert.equal((await asked()) - before, 1);
+    timers.halfAMinute();
+    for (let i = 0; i < 50; i += 1) assert.equal(await store.ping(), true);
+    assert.equal((await asked()) - before, 3);
+  });
+
+  it('shows too when it is one of the servers of a cluster', async () => {
+    const cluster = await ValkeyCluster.start({ primaries: 2 });
+    endings.push(() => cluster.stop());
+    const timers = new Forward();
+    const { said, logger } = listening();
+    const store = new ValkeyClusterStore(cluster.url, { timers, logger });
+    endings.push(() => store.close());
+    assert.equal((await store.open()).server.warnings, undefined);
+    const [, second] = cluster.servers;
+    const client = cluster.admin(second!);
+    endings.push(() => client.disconnect());
+    await client.config('SET', 'maxmemory-policy', 'allkeys-random');
+    timers.halfAMinute();
+    assert.equal(await store.ping(), true);
+    const warning = new RegExp(`127\\.0\\.0\\.1:${second!.port} has maxmemory-policy allkeys-random`);
+    assert.match(String(store.describe().warnings), warning);
+    assert.match(said.join('\n'), warning);
+    await client.config('SET', 'maxmemory-policy', 'noeviction');
+    timers.halfAMinute();
+    assert.equal(await store.ping(), true);
+    assert.equal(store.describe().warnings, undefined);
   });
 });

@@ -464,8 +464,9 @@ export class Replica {
     const stale = error instanceof StaleCommitError;
     const { local, guessed } = batches[0]!;
     if (stale && guessed) this.#batches.guessedWrong();
-    // What frees memory is let through where nothing else is: each operation is tried alone.
-    const alone = local.length > 1 && error instanceof StoreRefusedError && error.reason === 'OOM';
+    // What frees memory, or concerns another server, is let through where nothing else is: each operation is tried alone.
+    const alone =
+      local.length > 1 && error instanceof StoreRefusedError && (error.reason === 'OOM' || error.inPart);
     for (const batch of [...batches].reverse()) {
       if (batch === batches[0] && alone) {
         this.#queue.putBackAlone(batch);

@@ -316,7 +316,9 @@ export class ClusterCommits {
     });
     if (!(worst instanceof StoreResetError))
       await Promise.all(drop.map(({ part }) => this.#drop(part, lock)));
-    throw worst;
+    if (!(worst instanceof StoreRefusedError) || isElsewhere(worst)) throw worst;
+    const { message, reason } = worst;
+    throw new StoreRefusedError(message, { cause: worst, reason, inPart: true });
   }
 
   /** Has a part write what it kept; goes on until it has. */

@@ -41,6 +41,24 @@ export async function readFrames(
   }
 }
 
+/** Those of some replicas whose logs hold frames beyond a mark. */
+export async function loggedBeyond(
+  parts: ClusterParts,
+  marks: ReadonlyMap<ReplicaId, number>,
+): Promise<ReplicaId[]> {
+  const beyond = new Set<ReplicaId>();
+  const look = async (replica: ReplicaId, number: number, anchor: number) => {
+    const { content } = partOf(parts, anchor);
+    const frames = await content.readFrames(partLogKey(anchor, replica), replica, number + 1, 1);
+    if (frames.length > 0) beyond.add(replica);
+  };
+  const looks: Promise<void>[] = [];
+  for (const [replica, number] of marks)
+    for (const anchor of parts.anchors) looks.push(look(replica, number, anchor));
+  await Promise.all(looks);
+  return [...beyond];
+}
+
 /** The digests of all slots, read bit by bit: a slot that is on its way is asked for again, not all of them. */
 export class SlotsDigests {
   readonly #digests = new Map<number, number>();

@@ -4,7 +4,9 @@
  * A commit leaves its vector with each part that it touches: for each part the last commit of that writer which touched it. A writer's last
  * vector, the one with the highest number, thus names what every part must have. Where all have it, a mark that one part knows holds for
  * all, because what it covers touched the others not at all, or before. Where one has less, it lost its end (a failover, a restart
- * without it), and only the marks that every part knows are certain. Being behind does no harm: frames are merged once more.
+ * without it), and only the marks that every part knows are certain. Being behind does no harm: frames are merged once more. The others
+ * then forget what they know beyond that (agreeOnMarks), so that it isn't taken for done afterwards. Frames that the logs of other parts hold
+ * beyond the marks may be nowhere else: they are told to whoever opens the store (StoreFacts.unapplied), until they have been merged.
  */
 import type { ByteString } from '../../crdts/bytes.js';
 import { PART } from './cluster-scripts.js';

@@ -7,6 +7,7 @@ import { partOf } from './cluster-reads.js';
 import { PART } from './cluster-scripts.js';
 import { LOCK_PATIENCE_MS, pause, settleLeft } from './cluster-settle.js';
 import { META, partMetaKey } from './layout.js';
+import type { AppliedMark } from './store.js';
 import { finishClearingPart } from './valkey-clear.js';
 import { nodeField } from './valkey-facts.js';
 import { argument, bytesOf, listOf, numberOf, type Reply } from './valkey-link.js';
@@ -84,6 +85,36 @@ export async function findParts(parts: ClusterParts): Promise<FoundPart[]> {
     found.push({ anchor, retired: true, facts, info: connection.session!.info });
   }
   return found;
+}
+
+/**
+ * A part has lost its end: has all parts forget the marks that not all of them know, or what the others know would be taken for done on that
+ * part too. Says whether there were any. Other nodes that use the store have to open it again.
+ */
+export async function agreeOnMarks(
+  parts: ClusterParts,
+  found: readonly FoundPart[],
+  agreed: readonly AppliedMark[],
+  writer: ByteString,
+): Promise<boolean> {
+  const numbers = new Map(agreed.map(({ replica, number }) => [META.appliedPrefix + replica, number]));
+  const marksIn = ({ facts }: FoundPart) =>
+    [...facts].filter(([field]) => field.startsWith(META.appliedPrefix));
+  const isAhead = ([field, value]: [string, string]) => Number.parseInt(value, 10) !== numbers.get(field);
+  if (!found.some((part) => marksIn(part).some((mark) => part.retired || isAhead(mark)))) return false;
+  const marks = agreed.flatMap(({ replica, number, stamp }) => [
+    META.appliedPrefix + replica,
+    `${number} ${stamp}`,
+  ]);
+  await Promise.all(
+    parts.all().map(({ connection }) => connection.script('agree', [argument(writer), ...marks])),
+  );
+  for (const part of found.filter(({ retired }) => retired)) {
+    const fields = marksIn(part).map(([field]) => field);
+    if (fields.length > 0)
+      await partOf(parts, part.anchor).connection.call('HDEL', [partMetaKey(part.anchor), ...fields]);
+  }
+  return true;
 }
 
 /** Drops vectors: all, or those of writers that have ended. */

@@ -109,11 +109,11 @@ export class ClusterReads implements NativeReads {
 
   /** Keys that a server has received and another not yet dropped, while their slot moves, count twice. */
   async count(): Promise<number> {
-    const sizes = this.#parts.all().map(async (part) => {
+    const counting = this.#parts.all().map(async (part) => {
       const [size] = await part.reads.readAll([['DBSIZE' as ByteString]]);
       return numberOf(size);
     });
-    const reserved = await spread(
+    const reading = spread(
       this.#parts,
       [...this.#parts.anchors],
       (anchor) => anchor,
@@ -123,6 +123,8 @@ export class ClusterReads implements NativeReads {
       },
     );
     const sum = (numbers: readonly number[]) => numbers.reduce((one, two) => one + two, 0);
-    return sum(await Promise.all(sizes)) - sum(reserved);
+    // Both may reject, and each must be waited for.
+    const [sizes, reserved] = await Promise.all([Promise.all(counting), reading]);
+    return sum(sizes) - sum(reserved);
   }
 }

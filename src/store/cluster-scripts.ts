@@ -10,7 +10,7 @@
  * of a slot doesn't mind.
  */
 import { type CommitForm, commitBody } from './commit-script.js';
-import { META_KEY } from './layout.js';
+import { META, META_KEY } from './layout.js';
 
 /** Fields of a part's hash of facts, besides META. */
 export const PART = {
@@ -149,6 +149,26 @@ end
 return {facts[2] or '', facts[3] or ''}
 `;
 
+/**
+ * Has a part know no more than all parts do, and takes from every other writer the right to commit: what it believes of the marks holds no
+ * more. ARGV: the writer that stays, then fields and values of all marks.
+ */
+const AGREE_SCRIPT = `#!lua flags=allow-oom,allow-cross-slot-keys
+local meta, agreed = KEYS[1], {}
+for i = 2, #ARGV, 2 do agreed[ARGV[i]] = ARGV[i + 1] end
+local facts = redis.call('HGETALL', meta)
+for i = 1, #facts, 2 do
+  local field = facts[i]
+  local kind = string.sub(field, 1, 2)
+  if kind == '${META.appliedPrefix}' then
+    if agreed[field] then redis.call('HSET', meta, field, agreed[field]) else redis.call('HDEL', meta, field) end
+  elseif kind == '${META.writerPrefix}' and field ~= ARGV[1] and string.sub(field, -2) ~= '${PART.vectorSuffix}' then
+    redis.call('HDEL', meta, field)
+  end
+end
+return 'DONE'
+`;
+
 /** Reads strings: as on a single server, key by key. */
 const STRINGS_SCRIPT = `#!lua flags=no-writes,allow-oom,allow-cross-slot-keys
 local keys, out = cmsgpack.unpack(ARGV[1]), {}
@@ -213,4 +233,5 @@ export const CLUSTER_ONLY_SCRIPTS = {
   apply: script('allow-oom,', PENDING + commitBody(APPLY)),
   abort: ABORT_SCRIPT,
   fence: FENCE_SCRIPT,
+  agree: AGREE_SCRIPT,
 } as const;

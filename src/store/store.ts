@@ -132,6 +132,11 @@ export interface StoreFacts {
   /** The nodes that use it, or have used it, until they are retired. */
   readonly identities: readonly StoredIdentity[];
   readonly applied: readonly AppliedMark[];
+  /**
+   * Replicas of which the logs hold frames that aren't, or not all of them wholly, applied: a store of several servers has lost the end of
+   * one. Told by open(); they are to be merged once more. Default: none.
+   */
+  readonly unapplied?: readonly ReplicaId[];
   /** What {@link Store.saveNotes} stored last; null = nothing. */
   readonly notes: ByteString | null;
   /** Random name of these data; a copy of them has the same. */

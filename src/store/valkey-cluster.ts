@@ -18,9 +18,10 @@ import {
 import { type Logger, silentLogger } from '../options.js';
 import { systemTimers, type Timers } from '../timers.js';
 import { ClusterCommits } from './cluster-commit.js';
-import { readFrames, readHeaders, SlotsDigests } from './cluster-content.js';
+import { loggedBeyond, readFrames, readHeaders, SlotsDigests } from './cluster-content.js';
 import { clusterFacts, numberedNotes, readNotes } from './cluster-open.js';
 import {
+  agreeOnMarks,
   dropVectors,
   findParts,
   finishClearing,
@@ -135,7 +136,7 @@ export class ValkeyClusterStore implements Store {
       : new StoreUnavailableError(`${this.#access.label} can't be reached: ${reason}`, { cause });
   }
 
-  /** Gives null when it must be opened once more, because it was cleared. */
+  /** Gives null when it must be opened once more, because what was found was changed. */
   async #openOn(parts: ClusterParts, writer: ByteString): Promise<StoreFacts | null> {
     await parts.topology.refresh();
     const problem = parts.topology.problem();
@@ -147,6 +148,15 @@ export class ValkeyClusterStore implements Store {
     if (await finishClearing(parts, found)) return null;
     const { facts, complete, vectors } = clusterFacts(found, false);
     if (await nameAlike(parts, found, facts.dataset)) return null;
+    if (!complete && (await agreeOnMarks(parts, found, facts.applied, writer))) {
+      await dropVectors(parts, found, true);
+      return null;
+    }
+    const marks = new Map([
+      ...facts.identities.map(({ replica }) => [replica, 0] as const),
+      ...facts.applied.map(({ replica, number }) => [replica, number] as const),
+    ]);
+    const unapplied = await loggedBeyond(parts, marks);
     const commits = this.#commitsOn(parts, writer, facts.applied);
     if (!complete || vectors > MOST_VECTORS) {
       await dropVectors(parts, found, !complete);
@@ -159,7 +169,11 @@ export class ValkeyClusterStore implements Store {
     this.#problem = '';
     const warnings = new Set(found.flatMap(({ info }) => info.warnings));
     for (const warning of warnings) this.#logger.warn({ store: this.#access.label }, warning);
-    return { ...facts, server: this.describe() };
+    // A number that stands in a log must not be used again.
+    const identities = facts.identities.map((identity) =>
+      unapplied.includes(identity.replica) ? { ...identity, clean: false } : identity,
+    );
+    return { ...facts, identities, unapplied, server: this.describe() };
   }
 
   async refresh(): Promise<StoreFacts> {

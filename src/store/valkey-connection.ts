@@ -33,6 +33,7 @@ import { placeLabel, type ServerAddress } from './valkey-address.js';
 import { MOVED_REASON, refused, tlsProblem } from './valkey-errors.js';
 import { appliedOf, nodeField, nodeRecord } from './valkey-facts.js';
 import { beginSession, DataLostError, type ScriptName, type Session } from './valkey-handshake.js';
+import { reviewServer } from './valkey-health.js';
 import {
   type Argument,
   argument,
@@ -61,6 +62,9 @@ export type CommitScript = 'commit' | 'remove' | 'prepare' | 'prepareRemove' | '
 
 /** The reason of a StoreRefusedError where another writer's commit stands in the way (cluster-commit.ts). */
 export const LOCKED_REASON = 'LOCKED';
+
+/** How long what a server says about itself holds until it is asked again. */
+const REVIEW_MS = 30_000;
 
 const TICKS = 20;
 const FIRST_RETRY_MS = 20;
@@ -96,6 +100,8 @@ export class ValkeyConnection {
   #keeping: (() => void) | null = null;
   /** The applied vector, as it was when it was last read. */
   #marks: ReadonlyMap<string, AppliedMark> = new Map();
+  /** When the server was last asked about itself. */
+  #reviewedMs = 0;
   #problem = '';
   /** The problem's text already says what to do. */
   #advised = false;
@@ -246,11 +252,37 @@ export class ValkeyConnection {
     this.#lose();
   }
 
-  /** Looks whether the server still has what it acknowledged; when it hasn't, everything fails until it is opened again. */
+  /**
+   * Looks whether the server still has what it acknowledged; when it hasn't, everything fails until it is opened again. Now and then it
+   * looks at the server's settings too (valkey-health.ts).
+   */
   async probe(): Promise<void> {
     const [session, acknowledged] = [this.#currentSession, this.#queue.acknowledgedSeq];
     const reply = listOf((await this.call('HMGET', [this.#meta, META.dataset, this.#writer])) as Reply);
     this.#judge(bytesOf(reply[0]), bytesOf(reply[1]), session, acknowledged);
+    await this.#review();
+  }
+
+  async #review(): Promise<void> {
+    const now = this.#options.timers.now();
+    // The clock may have been set back.
+    if (now >= this.#reviewedMs && now < this.#reviewedMs + REVIEW_MS) return;
+    this.#reviewedMs = now;
+    const { session } = this;
+    const ask = async (name: string, args: readonly Argument[]) => (await this.call(name, args)) as Reply;
+    // Who can't be asked now is asked the next time.
+    const warnings = await reviewServer(ask, this.#place).catch(() => null);
+    if (warnings === null || session === null || session !== this.#session) return;
+    this.#session = { ...session, info: { ...session.info, warnings } };
+    this.#tellChanged(session.info.warnings, warnings);
+  }
+
+  #tellChanged(before: readonly string[], now: readonly string[]): void {
+    const fields = { store: this.#address.label, server: this.#place };
+    const { logger } = this.#options;
+    for (const warning of now) if (!before.includes(warning)) logger.warn(fields, warning);
+    for (const warning of before)
+      if (!now.includes(warning)) logger.info({ ...fields, warning }, 'a setting of Valkey was put right');
   }
 
   /** The same, with the whole hash of facts. Rejects when data are lost. */
@@ -474,7 +506,11 @@ export class ValkeyConnection {
   /** Settles what was under way in the last session, then sends the rest. */
   #begin(session: Session, link: ValkeyLink): void {
     const requests = this.#queue.beginSession(session.previousDone);
+    // The first time, whoever opens the store tells what was found.
+    if (this.#currentSession > 0)
+      this.#tellChanged(this.#session?.info.warnings ?? [], session.info.warnings);
     this.#session = session;
+    this.#reviewedMs = this.#options.timers.now();
     this.#currentSession = this.#sessions;
     this.#dataset = session.facts.get(META.dataset) ?? this.#dataset;
     this.#live = link;

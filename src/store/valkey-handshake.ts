@@ -113,7 +113,7 @@ export async function beginSession(
     // Sentinels may still name the old primary; and while a node runs, a failover may make a replica the primary in a moment.
     const cluster = 'find' in address.at;
     const mayWait = cluster || 'places' in address.at || request.dataset !== null;
-    const info = await inspectServer(link, label, mayWait, cluster);
+    const info = await inspectServer((name, args) => link.send(name, args), label, mayWait, cluster);
     if (db !== 0) await selectDb(link, db, label);
 
     const { begin, named } = scriptsFor(cluster);

@@ -60,6 +60,11 @@ export class Intake {
     }
   }
 
+  /** Takes in a frame that the store has logged, and lost a part of; says whether there was room. */
+  replay(frame: Frame): boolean {
+    return frame.replica === this.#options.replica.id || this.delivery.offer(frame) !== 'dropped';
+  }
+
   /** A frame of this node has been committed. */
   made({ replica, number, stamp, bytes }: LoggedFrame): void {
     this.recent.add(replica, number, bytes);

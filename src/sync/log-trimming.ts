@@ -20,7 +20,8 @@ export interface LogTrimmingOptions {
 
 export class LogTrimming {
   readonly #options: LogTrimmingOptions;
-  readonly #trimmed = new Set<ReplicaId>();
+  /** Replica → the number up to which its log was trimmed. */
+  readonly #trimmed = new Map<ReplicaId, number>();
 
   constructor(options: LogTrimmingOptions) {
     this.#options = options;
@@ -35,11 +36,11 @@ export class LogTrimming {
     const others = new Set(counted.map(({ peerId }) => replicaHash(peerId)));
     others.delete(replicaHash(self));
     for (const { replica: id, number } of replica.applied.values()) {
-      if (others.has(id.slice(0, id.indexOf('.'))) || this.#trimmed.has(id)) continue;
+      if (others.has(id.slice(0, id.indexOf('.'))) || this.#trimmed.get(id) === number) continue;
       const everyone = Math.min(...counted.map((member) => member.applied.get(id) ?? 0));
       if (id === replica.id) onEveryoneHas(everyone);
       else if (everyone >= number) {
-        this.#trimmed.add(id);
+        this.#trimmed.set(id, number);
         store.trimLog(id, number).catch(() => this.#trimmed.delete(id));
       }
     }

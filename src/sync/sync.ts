@@ -28,6 +28,7 @@ import { serveFrames } from './frame-server.js';
 import { GapRepair } from './gap-repair.js';
 import { Intake } from './intake.js';
 import { Introductions } from './introductions.js';
+import { LogReplay } from './log-replay.js';
 import { LogTrimming } from './log-trimming.js';
 import { type Member, Members } from './members.js';
 import {
@@ -117,6 +118,7 @@ export class Sync implements MeshHandlers {
   readonly #history: StableHistory;
   readonly #forgetter: Forgetter;
   readonly #trimming: LogTrimming;
+  readonly #replay: LogReplay;
   readonly #succession: Succession;
   readonly #clockWatch: ClockWatch;
   readonly #stopped = new AbortController();
@@ -221,6 +223,13 @@ export class Sync implements MeshHandlers {
       turnMs: SWEEP_TURN_HEARTBEATS * heartbeatMs,
     });
     this.#trimming = new LogTrimming(shared);
+    this.#replay = new LogReplay({
+      ...options,
+      delivered: () => delivery.marks,
+      take: (frame) => this.#intake.replay(frame),
+      onRead: () => this.#intake.drain(),
+    });
+    this.#replay.begin(facts);
     this.#succession = new Succession({
       ...shared,
       refresh: () => this.#view.refresh(),
@@ -327,6 +336,7 @@ export class Sync implements MeshHandlers {
     this.#notes.reset(facts.notes);
     this.restart(facts.applied);
     this.#intake.recover();
+    this.#replay.begin(facts);
   }
 
   /** The data could not be dropped. */
@@ -519,6 +529,7 @@ export class Sync implements MeshHandlers {
     this.#introductions.sayHello();
     this.#waiters.check();
     this.#intake.drain();
+    if (this.#options.replica.available) this.#replay.look();
     this.#repairs.look();
     if (this.siblings.leads) this.#repairs.lookForHoles();
     this.#transfers.tick();

@@ -22,6 +22,8 @@ export interface ClusterOptions {
   readonly replicas?: number;
   /** Default: true. */
   readonly appendonly?: boolean;
+  /** Data folder of some servers, by their place; see LaunchOptions.dir. Default: temporary ones. */
+  readonly dirs?: Readonly<Record<number, string>>;
   /** More arguments of each server. */
   readonly args?: readonly string[];
   readonly binaries?: ValkeyBinaries;
@@ -49,7 +51,7 @@ export class ValkeyCluster implements RegionStore {
 
   /** Starts everything; resolves when every server sees the whole cluster and the replicas are in step. */
   static async start(options: ClusterOptions = {}): Promise<ValkeyCluster> {
-    const { primaries = 3, replicas = 0, appendonly = true, args = [], binaries, tls } = options;
+    const { primaries = 3, replicas = 0, appendonly = true, dirs = {}, args = [], binaries, tls } = options;
     const count = primaries + replicas;
     const launched: LaunchedValkey[] = [];
     try {
@@ -59,6 +61,7 @@ export class ValkeyCluster implements RegionStore {
         launchValkey({
           port: first + 3 * at,
           appendonly,
+          ...(dirs[at] === undefined ? {} : { dir: dirs[at] }),
           ...(binaries === undefined ? {} : { binaries }),
           args: [
             ...['--cluster-enabled', 'yes', '--cluster-port', String(first + 3 * at + 1)],
@@ -258,23 +261,70 @@ export class ValkeyCluster implements RegionStore {
     to: LaunchedValkey,
     whileOpen: () => Promise<unknown> = async () => {},
   ): Promise<void> {
-    const [source, target] = [this.admin(from), this.admin(to)];
+    await this.beginMove(slot, from, to);
+    await whileOpen();
+    await this.#moveKeys(slot, from, to);
+    await whileOpen();
+    await this.endMove(slot, from, to);
+  }
+
+  /** Opens a slot for a move, or once more after a failover, and moves some of its keys. */
+  async beginMove(slot: number, from: LaunchedValkey, to: LaunchedValkey, keys = 0): Promise<void> {
+    const [sourceId, targetId] = [await this.idOf(from), await this.idOf(to)];
+    await this.#tell(to, 'SETSLOT', String(slot), 'IMPORTING', sourceId);
+    await this.#tell(from, 'SETSLOT', String(slot), 'MIGRATING', targetId);
+    if (keys > 0) await this.#moveKeys(slot, from, to, keys);
+  }
+
+  /** Moves what is left of a slot's keys, and closes it. */
+  async endMove(slot: number, from: LaunchedValkey, to: LaunchedValkey): Promise<void> {
+    await this.#moveKeys(slot, from, to);
+    const targetId = await this.idOf(to);
+    for (const server of [to, from]) await this.#tell(server, 'SETSLOT', String(slot), 'NODE', targetId);
+  }
+
+  async #moveKeys(
+    slot: number,
+    from: LaunchedValkey,
+    to: LaunchedValkey,
+    most = Number.POSITIVE_INFINITY,
+  ): Promise<void> {
+    const source = this.admin(from);
     try {
-      const [sourceId, targetId] = [await this.idOf(from), await this.idOf(to)];
-      await target.call('CLUSTER', 'SETSLOT', String(slot), 'IMPORTING', sourceId);
-      await source.call('CLUSTER', 'SETSLOT', String(slot), 'MIGRATING', targetId);
-      await whileOpen();
-      for (;;) {
-        const found = (await source.callBuffer('CLUSTER', 'GETKEYSINSLOT', String(slot), '10')) as Buffer[];
-        if (found.length === 0) break;
-        await source.call('MIGRATE', '127.0.0.1', String(to.port), '', '0', '5000', 'KEYS', ...found);
+      for (let left = most; left > 0; ) {
+        const count = String(Math.min(10, left));
+        const found = (await source.callBuffer('CLUSTER', 'GETKEYSINSLOT', String(slot), count)) as Buffer[];
+        if (found.length === 0) return;
+        const target = ['127.0.0.1', String(to.port), '', '0', '5000'];
+        // After a failover a key may stand at both; nobody has written to it meanwhile.
+        await source.call('MIGRATE', ...target, 'REPLACE', 'KEYS', ...found);
+        left -= found.length;
       }
-      await whileOpen();
-      for (const client of [target, source])
-        await client.call('CLUSTER', 'SETSLOT', String(slot), 'NODE', targetId);
     } finally {
       source.disconnect();
-      target.disconnect();
+    }
+  }
+
+  /** Tells a server something of a slot; again while it hasn't heard of a failover that it rests on. */
+  async #tell(server: LaunchedValkey, ...command: string[]): Promise<void> {
+    const client = this.admin(server);
+    let refusal = '';
+    const isTaken = () =>
+      client.call('CLUSTER', ...command).then(
+        () => true,
+        (error: Error) => {
+          refusal = error.message;
+          return false;
+        },
+      );
+    try {
+      await waitFor(isTaken, { deadlineMs: 20_000, what: `CLUSTER ${command.join(' ')}` }).catch(
+        (error: Error) => {
+          throw new Error(`${error.message} (${refusal})`);
+        },
+      );
+    } finally {
+      client.disconnect();
     }
   }
 

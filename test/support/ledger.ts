@@ -18,11 +18,12 @@ export class Ledger {
   readonly acknowledged = new Set<string>();
   /** Messages of the errors that clients got. */
   readonly errors = new Map<string, number>();
-  readonly #name: string;
+  /** What the keys begin with: `NAME count` and `NAME entries`. */
+  readonly name: string;
   #attempted = 0;
 
   constructor(name: string) {
-    this.#name = name;
+    this.name = name;
   }
 
   /** Entries that were asked for. */
@@ -39,8 +40,8 @@ export class Ledger {
       try {
         const replies = await client
           .multi()
-          .incr(`${this.#name} count`)
-          .sadd(`${this.#name} entries`, entry)
+          .incr(`${this.name} count`)
+          .sadd(`${this.name} entries`, entry)
           .exec();
         const failed = replies?.find(([error]) => error !== null)?.[0];
         if (replies === null || failed) throw failed ?? new Error('EXEC gave nothing');
@@ -68,12 +69,12 @@ export class Ledger {
     });
   }
 
-  /** Checks in every region's Valkey that each acknowledged entry is there, and that each entry counted once. */
-  async check(regions: Regions): Promise<void> {
+  /** Checks in every one of these regions' Valkeys that each acknowledged entry is there, and that each entry counted once. */
+  async check(regions: Pick<Regions, 'all'>): Promise<void> {
     for (const { name, reader } of regions.all) {
       const [count, entries] = await Promise.all([
-        reader.get(`${this.#name} count`),
-        reader.smembers(`${this.#name} entries`),
+        reader.get(`${this.name} count`),
+        reader.smembers(`${this.name} entries`),
       ]);
       const there = new Set(entries);
       const lost = [...this.acknowledged].filter((entry) => !there.has(entry));
