@@ -7,12 +7,14 @@ import type { ByteString } from '../crdts/bytes.js';
 import { addDigests, keyDigest } from '../crdts/digest.js';
 import { StaleCommitError } from '../src/errors.js';
 import { decodeRecord } from '../src/replica/key-record.js';
+import type { Operation } from '../src/replica/operation.js';
 import { SLOTS } from '../src/store/slots.js';
 import type { Store } from '../src/store/store.js';
 import { ValkeyStore } from '../src/store/valkey.js';
 import { type LaunchedValkey, launchValkey } from '../src/valkey-server/launch.js';
 import { randomFrom } from './support/random-commits.js';
 import { b, write } from './support/store-compliance.js';
+import { waitFor } from './support/wait.js';
 
 let server: LaunchedValkey;
 let raw: Redis;
@@ -32,7 +34,7 @@ afterEach(async () => {
 });
 
 function made(): ValkeyStore {
-  const store = new ValkeyStore(server.url);
+  const store = new ValkeyStore(server.url, { readKeysAfter: 1 });
   stores.push(store);
   return store;
 }
@@ -106,6 +108,62 @@ describe('an era of the Valkey store', () => {
     await store.open();
     await assert.rejects(careless(store, '4', second), StaleCommitError);
     assert.equal(await header(store, 'k'), '3');
+  });
+});
+
+describe('what the Valkey store knows to be absent', () => {
+  const absent = (store: ValkeyStore, key: string): boolean => store.isAbsent(b(key));
+
+  it('is every key that has no header, until it gets one; and nothing any more once another store has committed', async () => {
+    const one = await opened();
+    await known(one, null, '1');
+    assert.equal(absent(one, 'k'), false);
+    await waitFor(() => absent(one, 'new'), { what: 'all slots are read' });
+    assert.equal(absent(one, 'k'), false);
+    const { era } = one;
+    const stored = one.commit({ writes: [write('new', { header: b('x'), era })] });
+    // Before the answer.
+    assert.equal(absent(one, 'new'), false);
+    await stored;
+    assert.equal(absent(one, 'theirs'), true);
+
+    const two = await opened();
+    await two.commit({ writes: [write('theirs', { header: b('y') })] });
+    // Not heard of yet, so it is assumed; and refused as a whole.
+    assert.equal(absent(one, 'theirs'), true);
+    const late = one.commit({ writes: [write('theirs', { header: b('z'), era })] });
+    await assert.rejects(late, StaleCommitError);
+    await one.commit({ writes: [write('new', { expected: b('x'), header: b('x') })] });
+    assert.equal(absent(one, 'theirs'), false);
+    assert.equal(absent(one, 'neither'), false);
+    assert.equal(await header(one, 'theirs'), 'y');
+  });
+
+  it('spares loading new keys, of whatever type', async () => {
+    const store = made();
+    const region = await Region.open('aaaaaaaa.1', store);
+    const submit = (key: string, run: Operation<unknown>['run']): Promise<void> =>
+      region.submit({ needs: [{ key: b(key), value: true, members: [b('m')] }], run });
+    await region.set('first', 'v');
+    await region.set('first', 'w');
+    await submit('missed', (tx) => tx.increment(b('missed'), 1));
+    await waitFor(() => ['c', 's', 't'].every((key) => absent(store, key)), { what: 'all slots are read' });
+    let loads = 0;
+    const load = store.load.bind(store);
+    store.load = (requests) => {
+      loads += 1;
+      return load(requests);
+    };
+    await Promise.all([
+      submit('c', (tx) => tx.increment(b('c'), 7)),
+      submit('s', (tx) => tx.add(b('s'), [b('m')])),
+      region.set('t', 'v'),
+    ]);
+    assert.equal(loads, 0);
+    assert.deepEqual([await raw.get('c'), await raw.smembers('s'), await raw.get('t')], ['7', ['m'], 'v']);
+    await submit('c', (tx) => tx.increment(b('c'), 1));
+    assert.equal(await raw.get('c'), '8');
+    assert.equal(loads, 0);
   });
 });
 

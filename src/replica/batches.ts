@@ -21,8 +21,10 @@ import type { Work } from './work-queue.js';
 /** What was loaded for a batch. */
 export interface Loaded {
   readonly records: Map<ByteString, CachedKey>;
-  /** Those of them that are guesses (blind-writes.ts). */
-  readonly guessed: readonly PlainRecord[];
+  /** Those of them that belong in the cache once they are written. */
+  readonly fresh: readonly PlainRecord[];
+  /** Some are guesses (blind-writes.ts). */
+  readonly guessed: boolean;
 }
 
 /** A batch that has run, and is to be committed. */
@@ -91,16 +93,17 @@ export class Batches {
   async load(work: Work): Promise<Loaded> {
     const { store, reportConflicts } = this.#options;
     const records = new Map<ByteString, CachedKey>();
-    const { wants, guessed } = this.#needs(work, records);
+    const { wants, fresh, guessed } = this.#needs(work, records);
     await loadKeys(store, this.#cache, wants, records, this.#blind);
-    if (work.local.length > 0) return { records, guessed };
+    if (work.local.length > 0) return { records, fresh, guessed };
     const more = secondWants(work.remote, records, this.#knowledge, reportConflicts);
     if (more.size > 0) await loadKeys(store, this.#cache, more, records);
-    return { records, guessed };
+    return { records, fresh, guessed };
   }
 
   #needs(work: Work, records: Map<ByteString, CachedKey>): Needs {
-    const needs = new Needs(this.#cache, records, this.#blind.allowed);
+    const known = this.shared ? null : this.#options.store;
+    const needs = new Needs(this.#cache, records, known, this.#blind.allowed);
     const add = (): void => {
       addNeeds(needs, work.local);
       firstNeeds(work.remote, needs);
@@ -114,17 +117,17 @@ export class Batches {
    * Runs a batch on what was loaded for it. Throws when it can't be run; then the records are spoiled and forgotten, but what was planned
    * before stays valid.
    */
-  run(work: Work, { records, guessed }: Loaded, replica: ReplicaId): Batch {
+  run(work: Work, { records, fresh, guessed }: Loaded, replica: ReplicaId): Batch {
     try {
       const batch =
         work.local.length > 0
-          ? this.#runLocal(work.local, records, guessed.length > 0, replica)
-          : this.#runRemote(work.remote, records, guessed.length > 0);
+          ? this.#runLocal(work.local, records, guessed, replica)
+          : this.#runRemote(work.remote, records, guessed);
       // A commit that another node's comes before fails. Where that happens all the time, comparing is cheaper than trying again.
       const era = this.shared ? -1 : (this.#options.store.era ?? -1);
       for (const record of batch.changed) record.era = era;
       // The commit will tell whether a guess was right: but only of keys that it writes.
-      for (const record of guessed) if (record.isWritten) this.#cache.set(record);
+      for (const record of fresh) if (record.isWritten) this.#cache.set(record);
       return batch;
     } catch (error) {
       this.#cache.clear();

@@ -42,21 +42,29 @@ export function want(
 }
 
 /**
- * Collects what a batch needs of its keys: records that the cache holds, complete enough, and guesses (blind-writes.ts) go to `records` at once; the rest
- * is wanted of the store.
+ * Collects what a batch needs of its keys. Records that the cache holds, complete enough, keys that the store knows to be absent, and guesses
+ * (blind-writes.ts) go to `records` at once; the rest is wanted of the store.
  */
 export class Needs {
   readonly wants: Wants = new Map();
-  readonly guessed: PlainRecord[] = [];
+  /** Records of absent keys that aren't in the cache; they belong there once they are written. */
+  readonly fresh: PlainRecord[] = [];
+  /** Some of them are guesses. */
+  guessed = false;
   /** More was wanted of a key than of a record that had been taken for it: say all needs again. */
   incomplete = false;
   readonly #cache: KeyCache;
   readonly #records: Map<ByteString, CachedKey>;
+  readonly #store: Store | null;
   readonly #guess: boolean;
+  /** The last key that was looked for wasn't in the cache. */
+  #missed = false;
 
-  constructor(cache: KeyCache, records: Map<ByteString, CachedKey>, guess: boolean) {
+  /** @param store null = what it knows to be absent is of no use */
+  constructor(cache: KeyCache, records: Map<ByteString, CachedKey>, store: Store | null, guess: boolean) {
     this.#cache = cache;
     this.#records = records;
+    this.#store = store;
     this.#guess = guess;
   }
 
@@ -66,7 +74,7 @@ export class Needs {
       return;
     }
     const taken = this.#records.get(key);
-    const record = taken ?? this.#cache.get(key);
+    const record = taken ?? this.#find(key);
     if (record !== undefined && holds(record, value, members)) {
       if (taken === undefined) this.#records.set(key, record);
       return;
@@ -83,13 +91,36 @@ export class Needs {
   /** The key is only written. */
   addBlind(key: ByteString): void {
     if (this.#records.has(key) || (this.wants.size > 0 && this.wants.has(key))) return;
+    const record = this.#find(key) ?? this.#guessed(key);
+    if (record !== null) this.#records.set(key, record);
+    else this.wants.set(key, BLIND);
+  }
+
+  /** What is known of a key: its record in the cache, or that it is absent. */
+  #find(key: ByteString): CachedKey | undefined {
+    // Where one key isn't in the cache, the next one seldom is. What is absent certainly isn't, and quicker to tell.
+    const missed = this.#missed;
+    const absent = missed ? this.#absent(key) : undefined;
+    if (absent !== undefined) return absent;
     const record = this.#cache.get(key);
-    if (record !== undefined) this.#records.set(key, record);
-    else if (this.#guess) {
-      const guess = new PlainRecord(key);
-      this.#records.set(key, guess);
-      this.guessed.push(guess);
-    } else this.wants.set(key, BLIND);
+    this.#missed = record === undefined;
+    return record ?? (missed ? undefined : this.#absent(key));
+  }
+
+  #absent(key: ByteString): PlainRecord | undefined {
+    const store = this.#store;
+    if (store?.isAbsent?.(key) !== true) return undefined;
+    const record = PlainRecord.absent(key, store.era!);
+    this.fresh.push(record);
+    return record;
+  }
+
+  #guessed(key: ByteString): PlainRecord | null {
+    if (!this.#guess) return null;
+    this.guessed = true;
+    const record = new PlainRecord(key);
+    this.fresh.push(record);
+    return record;
   }
 }
 

@@ -64,9 +64,14 @@ export class PlainRecord {
     this.era = era;
   }
 
+  /** The record of a key that is known to have no header. */
+  static absent(key: ByteString, era: number): PlainRecord {
+    return new PlainRecord(key, NEVER, 0, null, era);
+  }
+
   /** The record that a header makes whose native value isn't loaded; null when the key is, or was, more than a plain string. */
   static fromHeader(key: ByteString, header: ByteString | null, era: number): PlainRecord | null {
-    if (header === null) return new PlainRecord(key, NEVER, 0, null, era);
+    if (header === null) return PlainRecord.absent(key, era);
     const read = readPlainHeader(header);
     return read && new PlainRecord(key, read.origin, read.behind, read.deleted ? null : UNLOADED, era);
   }
@@ -158,6 +163,7 @@ function headerOf(origin: Origin, behind: number, deleted: boolean): ByteString 
 class PlainKeyWrite implements KeyWrite {
   readonly key: ByteString;
   readonly era: number;
+  readonly first: boolean;
   readonly #origin: Origin;
   readonly #behind: number;
   readonly #deleted: boolean;
@@ -169,6 +175,7 @@ class PlainKeyWrite implements KeyWrite {
   constructor(key: ByteString, era: number, origin: Origin, behind: number, deleted: boolean) {
     this.key = key;
     this.era = era;
+    this.first = origin === NEVER;
     this.#origin = origin;
     this.#behind = behind;
     this.#deleted = deleted;

@@ -424,6 +424,16 @@ end
 return out
 `;
 
+/** Reads which keys have headers. ARGV: as for digests, then the most of a slot. Gives for each slot hash its fields, or 0 where they are more. */
+export const NAMES_SCRIPT = `#!lua flags=no-writes,allow-oom
+local names, length, most, out = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), {}
+for i = 0, #names / length - 1 do
+  local name = string.sub(names, i * length + 1, (i + 1) * length)
+  out[i + 1] = redis.call('HLEN', name) > most and 0 or redis.call('HKEYS', name)
+end
+return out
+`;
+
 /** Reads headers. ARGV: as for digests, then the bytes after which it ends. Gives for each slot hash its fields and values, flat. */
 export const HEADERS_SCRIPT = `#!lua flags=no-writes,allow-oom
 local names, length, left, out = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), {}

@@ -19,7 +19,7 @@
 import type { ByteString } from '../../crdts/bytes.js';
 
 /** So many entries stand in one hash; what is beyond goes into pages. */
-export const MOST_IN_ONE_HASH = 256;
+export const MOST_IN_ONE_HASH = 512;
 
 /**
  * Entries per page, on average; a page that is next to be split has up to twice as many, and neighbours keep together, so some have 300. A listpack

@@ -13,8 +13,11 @@
  * Digests are added up as commits are sent, each on top of those before it. If one doesn't take effect, the number of the next one shows it
  * (it doesn't follow the last one that was sent), and everything is forgotten.
  */
+
+import type { ByteString } from '../../crdts/bytes.js';
 import { addDigests } from '../../crdts/digest.js';
 import type { CommitSender } from './commit-frame.js';
+import type { KnownKeys } from './known-keys.js';
 import { SLOTS } from './slots.js';
 
 /** What must be known of a commit to learn from its answer. */
@@ -38,9 +41,12 @@ export interface CommitDigests {
   readonly era: number;
   begin(sender: CommitSender): string;
   next(slot: number, digest: number, removes: boolean): number | null;
+  /** The commit stores the first header of a key. */
+  stores(slot: number, key: ByteString): void;
 }
 
 export class SlotDigests implements CommitDigests {
+  readonly #keys: KnownKeys;
   /** NaN = not known. */
   readonly #known = new Float64Array(SLOTS).fill(Number.NaN);
   readonly #awaited = new Map<number, Awaited>();
@@ -49,6 +55,11 @@ export class SlotDigests implements CommitDigests {
   #turn = '';
   #session = 0;
   #seq = 0;
+
+  /** @param known is told what commits add, and when all that was known is in doubt */
+  constructor(known: KnownKeys) {
+    this.#keys = known;
+  }
 
   /** Counts the times in which nobody else has committed, as far as is known: what holds in one may not hold in the next. */
   get era(): number {
@@ -83,6 +94,10 @@ export class SlotDigests implements CommitDigests {
     return null;
   }
 
+  stores(slot: number, key: ByteString): void {
+    this.#keys.stores(slot, key);
+  }
+
   /** Ends the commit that was begun. */
   end(): Asked {
     return { era: this.#era, seq: this.#seq, slots: this.#asked };
@@ -114,6 +129,7 @@ export class SlotDigests implements CommitDigests {
 
   #forgetAll(): void {
     this.#era += 1;
+    this.#keys.forget();
     this.#known.fill(Number.NaN);
     this.#awaited.clear();
   }

@@ -70,6 +70,8 @@ export interface KeyWrite {
    * takes effect, `expected` needn't be compared. Default: it is compared.
    */
   readonly era?: number;
+  /** Whether `expected` is null, for those who make that only when it is asked for. Default: it is asked for. */
+  readonly first?: boolean;
 }
 
 /** A frame as it is logged: the number is the previous one of that replica plus 1. */
@@ -204,6 +206,8 @@ export interface Store extends NativeReads, Inspection {
    * itself finds out, with each commit, whether it has ended. Default: none ever begins.
    */
   readonly era?: number;
+  /** Says that a key certainly has no header in the current era. False when it has one, or when that isn't known. Default: it is never known. */
+  isAbsent?(key: ByteString): boolean;
   /** Connects and reads the facts. Called once before anything else, and again after a StoreResetError. */
   open(): Promise<StoreFacts>;
   /**

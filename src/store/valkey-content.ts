@@ -74,6 +74,17 @@ export class ValkeyContent {
     return lists.map((list, i) => headersIn(names[i]!, listOf(list)));
   }
 
+  /** Keys that have a header, a list for each slot; null for a slot with more than `most`. */
+  async slotKeys(slots: readonly number[], most: number): Promise<(ByteString[] | null)[]> {
+    const names = slots.map(slotHashKey);
+    const replies = listOf(
+      await this.#connection.script('names', [names.join(''), String(names[0]?.length), String(most)]),
+    );
+    return replies.map((reply, i) =>
+      Array.isArray(reply) ? reply.map((each) => bytesOf(each)!).filter((key) => key !== names[i]) : null,
+    );
+  }
+
   async slotContent(slot: number): Promise<SlotContent> {
     const name = slotHashKey(slot);
     const flat = listOf((await this.#connection.call('HGETALL', [name])) as Reply);

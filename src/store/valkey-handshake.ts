@@ -9,6 +9,7 @@ import {
   FRAMES_SCRIPT,
   HEADERS_SCRIPT,
   IDENTITY_SCRIPT,
+  NAMES_SCRIPT,
   NOTES_SCRIPT,
   REMOVE_SCRIPT,
   RETIRE_SCRIPT,
@@ -47,6 +48,7 @@ const SINGLE_SCRIPTS = {
   strings: STRINGS_SCRIPT,
   digests: DIGESTS_SCRIPT,
   headers: HEADERS_SCRIPT,
+  names: NAMES_SCRIPT,
 } as const;
 
 /** Names of the scripts that a connection may call. The last ones exist in a cluster only. */

@@ -7,6 +7,7 @@ import { systemTimers, type Timers } from '../timers.js';
 import { checkCommit, onlyRemoves, writeCommit } from './commit-frame.js';
 import { FrameWriter } from './frame-writer.js';
 import type { SlotContent } from './inspection.js';
+import { KnownKeys } from './known-keys.js';
 import { logKey, META } from './layout.js';
 import { type Asked, SlotDigests } from './slot-digests.js';
 import { SLOTS } from './slots.js';
@@ -43,7 +44,14 @@ export interface ValkeyStoreOptions {
   readonly logger?: Logger;
   /** How long a call waits for an answer before it rejects with StoreUnavailableError. Default: 5,000. */
   readonly answerTimeoutMs?: number;
+  /** How many keys must be asked for in vain before the store reads which keys there are (known-keys.ts). Default: 4,096. */
+  readonly readKeysAfter?: number;
 }
+
+/** Slots whose keys are read at once: some milliseconds of the server's time and of ours, where they are full. */
+const SLOTS_AT_ONCE = 128;
+/** A slot with more isn't read: they share a hash tag. */
+const MOST_KEYS_OF_SLOT = 2_000;
 
 const ALL_SLOTS: readonly number[] = Array.from({ length: SLOTS }, (_, slot) => slot);
 
@@ -53,7 +61,9 @@ export class ValkeyStore implements Store {
   readonly #reads: ValkeyReads;
   readonly #content: ValkeyContent;
   readonly #frame = new FrameWriter();
-  readonly #digests = new SlotDigests();
+  readonly #known: KnownKeys;
+  readonly #digests: SlotDigests;
+  #readingKeys = false;
   readonly #logger: Logger;
   readonly #label: string;
 
@@ -73,12 +83,37 @@ export class ValkeyStore implements Store {
       logger: this.#logger,
       answerTimeoutMs: options.answerTimeoutMs ?? 5000,
     });
+    this.#known = new KnownKeys(options.random ?? Math.random, options.readKeysAfter);
+    this.#digests = new SlotDigests(this.#known);
     this.#reads = new ValkeyReads(this.#connection);
     this.#content = new ValkeyContent(this.#connection, this.#reads);
   }
 
   get era(): number {
     return this.#digests.era;
+  }
+
+  isAbsent(key: ByteString): boolean {
+    const absent = this.#known.isAbsent(key);
+    if (!absent && this.#known.isWanted && !this.#readingKeys) void this.#readKeys();
+    return absent;
+  }
+
+  /** Reads which keys have a header, some slots after the other. */
+  async #readKeys(): Promise<void> {
+    this.#readingKeys = true;
+    try {
+      while (this.#known.isWanted) {
+        const { slots, token } = this.#known.begin(SLOTS_AT_ONCE);
+        const keys = await this.#content.slotKeys(slots, MOST_KEYS_OF_SLOT);
+        for (const [i, slot] of slots.entries()) this.#known.learn(token, slot, keys[i]!);
+      }
+    } catch {
+      // What wasn't read isn't known; it may be asked for again.
+      this.#known.forget();
+    } finally {
+      this.#readingKeys = false;
+    }
   }
 
   async open(): Promise<StoreFacts> {
