@@ -90,13 +90,16 @@ export class Batches {
   /** Loads what a batch needs. Rejects as the store does. */
   async load(work: Work): Promise<Loaded> {
     const { store, reportConflicts } = this.#options;
-    const records = new Map<ByteString, CachedKey>();
-    const { wants, guessed } = this.#needs(work, records);
-    await loadKeys(store, this.#cache, wants, records, this.#blind);
-    if (work.local.length > 0) return { records, guessed };
-    const more = secondWants(work.remote, records, this.#knowledge, reportConflicts);
-    if (more.size > 0) await loadKeys(store, this.#cache, more, records);
-    return { records, guessed };
+    for (;;) {
+      const records = new Map<ByteString, CachedKey>();
+      const { wants, guessed } = this.#needs(work, records);
+      await loadKeys(store, this.#cache, wants, records, this.#blind);
+      if (work.local.length > 0) return { records, guessed };
+      const more = secondWants(work.remote, records, this.#knowledge, reportConflicts);
+      if (more.size === 0) return { records, guessed };
+      // What is new of a key holds nothing of what was loaded first, and may need more.
+      if (!(await loadKeys(store, this.#cache, more, records))) return { records, guessed };
+    }
   }
 
   #needs(work: Work, records: Map<ByteString, CachedKey>): Needs {
