@@ -1,8 +1,10 @@
 /** Replicas of two nodes that commit to one store. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { utf8 } from '../crdts/bytes.js';
 import { decodeFrame, type Frame } from '../src/replica/frame.js';
-import { get, increment, on, type ReplicaWorld, replicaWorld, set } from './support/replica-world.js';
+import { decodeEntry } from '../src/replica/key-record.js';
+import { add, get, increment, on, type ReplicaWorld, replicaWorld, set } from './support/replica-world.js';
 
 /** Two on the same data and the same clock, which know of each other. */
 async function pair(): Promise<[ReplicaWorld, ReplicaWorld]> {
@@ -89,6 +91,34 @@ test('frames that the other has applied are not applied again, and those that ar
   assert.equal(stale?.applied?.[0]?.after, 0);
   assert.equal(fresh?.applied?.[0]?.after, 3);
   assert.equal((await run(worlds, one.submit(get('far')))).value, '4');
+});
+
+test('a key that the other changes between the two loads of a frame is loaded anew, with all that the frame needs', async () => {
+  const worlds = await pair();
+  const [one, two] = worlds;
+  // A long value isn't kept in memory, so a set beside it takes a second load.
+  await run(worlds, one.submit(set('k', 'x'.repeat(400))));
+  const adding = async (id: string, ...members: string[]): Promise<readonly Frame[]> => {
+    const world = await replicaWorld({ id });
+    await world.timers.runToEnd(world.submit(add('k', ...members)));
+    return world.frames;
+  };
+  const merge = (world: ReplicaWorld, frames: readonly Frame[]): Promise<Error | null> =>
+    new Promise((done) => world.replica.merge({ frames, states: [], marks: [], done }));
+  two.store.hold('load');
+  const merged = merge(two, await adding('far.1', 'm', 'n'));
+  await two.timers.advance(1);
+  assert.equal(two.store.held('load'), 1);
+  assert.equal(await run(worlds, merge(one, await adding('other.1', 'm'))), null);
+  two.store.release('load');
+  assert.equal(await run(worlds, merged), null);
+  for (const world of worlds)
+    assert.equal((await run(worlds, world.submit(on('k', (tx, key) => tx.cardinality(key))))).value, 2);
+  const entry = two.store.dataset.entries.get(utf8('k'))!.get(utf8('m'))!;
+  assert.deepEqual(
+    decodeEntry(entry).map(({ replica }) => replica),
+    ['far.1', 'other.1'],
+  );
 });
 
 test('a store that misses what was there is told from one that has more', async () => {

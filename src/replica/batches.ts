@@ -92,13 +92,17 @@ export class Batches {
   /** Loads what a batch needs. Rejects as the store does. */
   async load(work: Work): Promise<Loaded> {
     const { store, reportConflicts } = this.#options;
-    const records = new Map<ByteString, CachedKey>();
-    const { wants, fresh, guessed } = this.#needs(work, records);
-    await loadKeys(store, this.#cache, wants, records, this.#blind);
-    if (work.local.length > 0) return { records, fresh, guessed };
-    const more = secondWants(work.remote, records, this.#knowledge, reportConflicts);
-    if (more.size > 0) await loadKeys(store, this.#cache, more, records);
-    return { records, fresh, guessed };
+    for (;;) {
+      const records = new Map<ByteString, CachedKey>();
+      const { wants, fresh, guessed } = this.#needs(work, records);
+      const loaded = { records, fresh, guessed };
+      await loadKeys(store, this.#cache, wants, records, this.#blind);
+      if (work.local.length > 0) return loaded;
+      const more = secondWants(work.remote, records, this.#knowledge, reportConflicts);
+      if (more.size === 0) return loaded;
+      // What is new of a key holds nothing of what was loaded first, and may need more.
+      if (!(await loadKeys(store, this.#cache, more, records))) return loaded;
+    }
   }
 
   #needs(work: Work, records: Map<ByteString, CachedKey>): Needs {

@@ -158,7 +158,8 @@ function missing(record: KeyRecord | undefined, wanted: Want): Omit<LoadRequest,
 
 /**
  * Brings every wanted key's record, complete as wanted, into `records` and the cache. Where nothing must be known of a key, a plain
- * record will do; `blind` learns whether it was there. Rejects as the store does.
+ * record will do; `blind` learns whether it was there. Says whether the record of a key has been replaced that `records` held before: another
+ * node has written it, or it was invalidated. Rejects as the store does.
  */
 export async function loadKeys(
   store: Store,
@@ -166,7 +167,7 @@ export async function loadKeys(
   wants: Wants,
   records: Map<ByteString, CachedKey>,
   blind: BlindWrites | null = null,
-): Promise<void> {
+): Promise<boolean> {
   const requests: LoadRequest[] = [];
   for (const [key, wanted] of wants) {
     const found = cache.get(key);
@@ -175,7 +176,8 @@ export async function loadKeys(
     if (lacks === null) records.set(key, record!);
     else requests.push({ key, ...lacks });
   }
-  if (requests.length === 0) return;
+  if (requests.length === 0) return false;
+  let replaced = false;
   const era = store.era ?? -1;
   const loaded = await store.load(requests);
   if (blind !== null) learn(blind, wants, requests, loaded);
@@ -194,6 +196,7 @@ export async function loadKeys(
     let record = found === undefined ? undefined : whole(cache, found);
     if (record === undefined || record.header !== answer.header) {
       // Not known, or another node on the same Valkey has written it.
+      if (records.has(key)) replaced = true;
       record = decodeRecord(key, answer, asked);
       record.era = era;
       cache.set(record);
@@ -206,6 +209,7 @@ export async function loadKeys(
     }
     records.set(key, record);
   }
+  return replaced;
 }
 
 /** The record of a key that more is wanted of than a plain one can give; it takes its place in the cache. */
