@@ -24,7 +24,7 @@ export class KeyCache {
   /** Where eviction goes on: a walk that began anew each time would pass all that was evicted before. */
   #hand: Iterator<CachedKey> | null = null;
 
-  /** @param maxKeys how many records are kept. A plain string's takes about 200 bytes, others about 1 KiB, one with a cached set up to 1 MiB. */
+  /** @param maxKeys how many records are kept. A plain string's takes about 300 bytes, others about 1 KiB, one with a cached set up to 1 MiB. */
   constructor(maxKeys: number) {
     this.#maxKeys = maxKeys;
   }
