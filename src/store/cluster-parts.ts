@@ -109,6 +109,8 @@ export class ClusterParts {
   /** Who had each slot when all that had come was certain to be there: only those are used. */
   #owners: readonly (HostPort | null)[] = [];
   #partsThen: ReadonlyMap<string, Part> = new Map();
+  /** Parts have come or gone, and nobody was told yet. */
+  #changed = false;
   #version = -1;
   #adapting: Promise<void> | null = null;
   /** Told of a part that is used from now on. */
@@ -203,7 +205,7 @@ export class ClusterParts {
     const [first, ...others] = bare.sort(([, one], [, two]) => one.slots[0]! - two.slots[0]!);
     if (first !== undefined) await this.#add(first[0], first[1].place, first[1].slots);
     await Promise.all(others.map(([server, { place, slots }]) => this.#add(server, place, slots)));
-    const retired = this.#surplus.length;
+    if (bare.length > 0 || this.#surplus.length > 0) this.#changed = true;
     for (const part of this.#surplus) await this.#retire(part);
     this.#retired.push(...this.#surplus.splice(0));
     await this.#receive(owners);
@@ -212,7 +214,9 @@ export class ClusterParts {
     this.#owners = owners;
     this.#partsThen = new Map(this.#parts);
     this.#version = version;
-    if (bare.length > 0 || retired > 0) this.onChange();
+    if (!this.#changed) return;
+    this.#changed = false;
+    this.onChange();
   }
 
   /** Has every part count what has come to it, and makes sure that it came whole. Throws StoreResetError when nobody can tell. */
