@@ -34,15 +34,20 @@ import {
 import type { Cancel, Timers } from '../timers.js';
 import type { ClusterParts, Part } from './cluster-parts.js';
 import { CommitQueue, type Waiting } from './cluster-queue.js';
-import { PART } from './cluster-scripts.js';
-import { finishPart, isElsewhere, LOCK_PATIENCE_MS, NO_DIGESTS, pause } from './cluster-settle.js';
+import {
+  finishPart,
+  isElsewhere,
+  LOCK_PATIENCE_MS,
+  lastCommitOn,
+  NO_DIGESTS,
+  pause,
+} from './cluster-settle.js';
 import { checkCommit, onlyRemoves, writeCommit } from './commit-frame.js';
 import { FrameWriter } from './frame-writer.js';
 import { partLogKey } from './layout.js';
 import { keySlot } from './slots.js';
 import type { AppliedMark, Commit, CommitResult, KeyWrite } from './store.js';
 import { LOCKED_REASON } from './valkey-connection.js';
-import { bytesOf, type Reply } from './valkey-link.js';
 
 /** What commits need of their surroundings. */
 export interface CommitsOptions {
@@ -249,18 +254,11 @@ export class ClusterCommits {
       if (!(error instanceof StoreUnavailableError)) throw error;
       waiting.tell(error);
       await this.#insist(null, async () => {
-        if (await this.#tookEffect(part, number)) this.#done([share], number);
+        if ((await lastCommitOn(part, this.#options.writer)) >= number) this.#done([share], number);
       });
       throw error;
     }
     this.#done([share], number);
-  }
-
-  /** Says whether a commit took effect whose answer did not come. */
-  async #tookEffect(part: Part, number: number): Promise<boolean> {
-    const field = `${this.#options.writer}${PART.vectorSuffix}`;
-    const vector = bytesOf((await part.connection.call('HGET', [part.meta, field])) as Reply);
-    return Number.parseInt(vector ?? '0', 10) >= number;
   }
 
   /** A commit took effect: its marks hold everywhere. */

@@ -9,6 +9,7 @@
 import type { ByteString } from '../../crdts/bytes.js';
 import { StoreResetError, StoreUnavailableError } from '../errors.js';
 import type { Logger } from '../options.js';
+import { Arrivals } from './cluster-arrivals.js';
 import { PART } from './cluster-scripts.js';
 import { type ClusterAccess, ClusterTopology, linkTo } from './cluster-topology.js';
 import { partMetaKey, slotHashKey } from './layout.js';
@@ -57,6 +58,8 @@ export class Part {
   readonly behind = new Map<string, AppliedMark>();
   /** Label of the server that it is on. */
   server: string;
+  /** The run id of the server where the slots that it has were last looked at; empty = nowhere. */
+  lookedAt = '';
 
   constructor(
     anchor: number,
@@ -102,6 +105,12 @@ export class ClusterParts {
   readonly #surplus: Part[] = [];
   /** The run id that each server had when a part was last there. */
   readonly #runIds = new Map<string, string>();
+  readonly #arrivals = new Arrivals();
+  /** Who had each slot when all that had come was certain to be there: only those are used. */
+  #owners: readonly (HostPort | null)[] = [];
+  #partsThen: ReadonlyMap<string, Part> = new Map();
+  /** Parts have come or gone, and nobody was told yet. */
+  #changed = false;
   #version = -1;
   #adapting: Promise<void> | null = null;
   /** Told of a part that is used from now on. */
@@ -130,7 +139,13 @@ export class ClusterParts {
   /** The part that has a slot now; null while that isn't known. */
   of(slot: number): Part | null {
     const place = this.topology.owner(slot);
-    return place === null ? null : (this.#parts.get(placeLabel(place)) ?? null);
+    if (place === null) return null;
+    const server = placeLabel(place);
+    if (this.topology.owners !== this.#owners) {
+      const known = this.#owners[slot];
+      if (!known || placeLabel(known) !== server) return null;
+    }
+    return this.#parts.get(server) ?? null;
   }
 
   /** The part that is anchored in a slot, also when it isn't used any more. Throws as a connection's open() does. */
@@ -165,7 +180,12 @@ export class ClusterParts {
       const runId = part.connection.session?.info.runId;
       if (runId !== undefined && part.connection.place === part.server) this.#runIds.set(part.server, runId);
     }
-    if (version === this.#version) return;
+    const { owners, askedMs } = this.topology;
+    if (version === this.#version) {
+      await this.#lookAtRestarted();
+      this.#arrivals.looked(askedMs);
+      return;
+    }
     const before = [...this.#parts.values()];
     this.#parts.clear();
     for (const stays of [true, false]) {
@@ -185,11 +205,49 @@ export class ClusterParts {
     const [first, ...others] = bare.sort(([, one], [, two]) => one.slots[0]! - two.slots[0]!);
     if (first !== undefined) await this.#add(first[0], first[1].place, first[1].slots);
     await Promise.all(others.map(([server, { place, slots }]) => this.#add(server, place, slots)));
-    const retired = this.#surplus.length;
+    if (bare.length > 0 || this.#surplus.length > 0) this.#changed = true;
     for (const part of this.#surplus) await this.#retire(part);
     this.#retired.push(...this.#surplus.splice(0));
+    await this.#receive(owners);
+    await this.#lookAtRestarted();
+    this.#arrivals.looked(askedMs);
+    this.#owners = owners;
+    this.#partsThen = new Map(this.#parts);
     this.#version = version;
-    if (bare.length > 0 || retired > 0) this.onChange();
+    if (!this.#changed) return;
+    this.#changed = false;
+    this.onChange();
+  }
+
+  /** Has every part count what has come to it, and makes sure that it came whole. Throws StoreResetError when nobody can tell. */
+  async #receive(owners: readonly (HostPort | null)[]): Promise<void> {
+    const come = new Map<Part, number[]>();
+    const left = new Set<Part>();
+    for (const [slot, place] of owners.entries()) {
+      const part = place === null ? undefined : this.#parts.get(placeLabel(place));
+      if (part === undefined) continue;
+      const last = this.#owners[slot];
+      const from = last ? this.#partsThen.get(placeLabel(last)) : undefined;
+      if (from === part) continue;
+      if (from !== undefined) left.add(from);
+      const slots = come.get(part);
+      if (slots === undefined) come.set(part, [slot]);
+      else slots.push(slot);
+    }
+    // Should one that they left have lost its end before, they came without it.
+    await Promise.all(
+      [...left].map(async ({ connection }) => {
+        await connection.probe();
+        connection.check();
+      }),
+    );
+    await Promise.all([...come].map(([part, slots]) => this.#arrivals.look(part, slots)));
+  }
+
+  /** Learns of servers that were restarted or failed over since their slots were last looked at. */
+  async #lookAtRestarted(): Promise<void> {
+    const restarted = this.all().filter((part) => part.connection.session?.info.runId !== part.lookedAt);
+    await Promise.all(restarted.map((part) => this.#arrivals.look(part, [])));
   }
 
   /** Makes the part of a server that has none. */

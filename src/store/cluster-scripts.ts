@@ -150,6 +150,30 @@ return {facts[2] or '', facts[3] or ''}
 `;
 
 /**
+ * Raises a writer's count of commits, though nothing is changed: a copy of the server that lacks what came before lacks this too. Looks at no
+ * lock. ARGV: session, seq, writer. Gives `DONE process seconds promoted ranges`: the process that the server is, how long it has
+ * run, whether it was ever made a primary ('1') and the slots that it says it has, as `from-to,…`.
+ */
+const ARRIVED_SCRIPT = `#!lua flags=allow-oom,allow-cross-slot-keys
+local meta, writer = KEYS[1], ARGV[3]
+local record = redis.call('HGET', meta, writer)
+if not record then return 'LOST' end
+local atSession, atSeq, previous = string.match(record, '^(%d+):(%d+):(%d+:%d+):')
+if atSession ~= ARGV[1] then return 'FENCED' end
+if atSeq + 1 ~= tonumber(ARGV[2]) then return 'GAP' end
+local server, replication, self = redis.call('INFO', 'server'), redis.call('INFO', 'replication'), redis.call('CLUSTER', 'MYID')
+local ranges = {}
+for _, range in ipairs(redis.call('CLUSTER', 'SLOTS')) do
+  if range[3][3] == self then ranges[#ranges + 1] = string.format('%d-%d', range[1], range[2]) end
+end
+local before = string.match(replication, 'master_replid2:(%x+)') or ''
+redis.call('HSET', meta, writer, atSession .. ':' .. ARGV[2] .. ':' .. previous .. ':' .. redis.call('TIME')[1])
+return table.concat({'DONE', (string.match(server, 'run_id:(%x+)') or '') .. '/' .. before,
+  string.match(server, 'uptime_in_seconds:(%d+)') or '0', string.find(before, '[^0]') and '1' or '0',
+  table.concat(ranges, ',')}, ' ')
+`;
+
+/**
  * Has a part know no more than all parts do, and takes from every other writer the right to commit: what it believes of the marks holds no
  * more. ARGV: the writer that stays, then fields and values of all marks.
  */
@@ -234,4 +258,5 @@ export const CLUSTER_ONLY_SCRIPTS = {
   abort: ABORT_SCRIPT,
   fence: FENCE_SCRIPT,
   agree: AGREE_SCRIPT,
+  arrived: ARRIVED_SCRIPT,
 } as const;

@@ -6,7 +6,7 @@ import type { ByteString } from '../../crdts/bytes.js';
 import { StaleCommitError, StoreRefusedError, StoreUnavailableError } from '../errors.js';
 import type { Timers } from '../timers.js';
 import type { ClusterParts, Part } from './cluster-parts.js';
-import { PENDING_SUFFIX } from './cluster-scripts.js';
+import { PART, PENDING_SUFFIX } from './cluster-scripts.js';
 import { type CommitSender, writeCommit } from './commit-frame.js';
 import { readCommit } from './frame-reader.js';
 import { FrameWriter } from './frame-writer.js';
@@ -124,9 +124,19 @@ function readLock(lock: string): Left {
   return { writer: writer as ByteString, number: Number(number), anchors };
 }
 
+/** The number of the last commit of a writer that took effect on a part; 0 = none. */
+export async function lastCommitOn({ connection, meta }: Part, writer: ByteString): Promise<number> {
+  const vector = (await connection.call('HGET', [meta, `${writer}${PART.vectorSuffix}`])) as Reply;
+  return Number.parseInt(bytesOf(vector) ?? '0', 10);
+}
+
 /**
  * Settles a commit that was left behind. Nothing of its writer can arrive any more after that, in this session of it.
  * It is written where it was decided: written on any part, or kept on all; else it is dropped.
+ *
+ * Where a later commit of that writer stands on any part, this one had come to its end before: a failover has brought back what is
+ * kept here, and lost how it ended. If it was written, that is one of the writes that this part has lost; but it may have been dropped, and its caller told
+ * so. So it isn't written.
  */
 export async function settleLeft(parts: ClusterParts, lock: string, timers: Timers): Promise<void> {
   const { writer, number, anchors } = readLock(lock);
@@ -135,11 +145,18 @@ export async function settleLeft(parts: ClusterParts, lock: string, timers: Time
   const states = await Promise.all(
     involved.map(async (part) => {
       const reply = listOf(await part.connection.script('fence', [writer]));
-      const [held, vector] = [bytesOf(reply[0]), bytesOf(reply[1])];
-      return { part, kept: held === lock, written: Number.parseInt(vector || '0', 10) >= number };
+      return { part, kept: bytesOf(reply[0]) === lock, last: Number.parseInt(bytesOf(reply[1]) || '0', 10) };
     }),
   );
-  const decided = states.some(({ written }) => written) || states.every(({ kept }) => kept);
+  const others = await Promise.all(
+    parts
+      .all()
+      .filter((part) => !involved.includes(part))
+      .map((part) => lastCommitOn(part, writer)),
+  );
+  const last = [...states.map((state) => state.last), ...others];
+  const ended = last.some((each) => each > number);
+  const decided = !ended && (last.includes(number) || states.every(({ kept }) => kept));
   for (const { part, kept } of states) {
     if (!kept) continue;
     if (!decided) {

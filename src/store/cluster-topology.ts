@@ -63,15 +63,26 @@ export class ClusterTopology {
   #owners: readonly (HostPort | null)[] = [];
   /** Goes up whenever a slot is served by another server than before. */
   #version = 0;
+  #askedMs = 0;
   #asking: Promise<void> | null = null;
 
   constructor(access: ClusterAccess) {
     this.#access = access;
   }
 
+  /** When the question was asked whose answer counts now, as performance.now() gives it. */
+  get askedMs(): number {
+    return this.#askedMs;
+  }
+
   /** Goes up with each change. */
   get version(): number {
     return this.#version;
+  }
+
+  /** The server of each slot, null where none does. Another array after each change. */
+  get owners(): readonly (HostPort | null)[] {
+    return this.#owners;
   }
 
   /** The server that serves a slot; null when none does. */
@@ -119,6 +130,7 @@ export class ClusterTopology {
 
   async #ask(): Promise<void> {
     const { seeds, timers, timeoutMs } = this.#access;
+    const askedMs = performance.now();
     const places = new Map<string, HostPort>();
     for (const { place } of this.servers().values()) places.set(placeLabel(place), place);
     for (const place of seeds) places.set(placeLabel(place), place);
@@ -147,6 +159,7 @@ export class ClusterTopology {
     );
     if (best !== null) {
       this.#adopt(best.owners);
+      this.#askedMs = askedMs;
       return;
     }
     const wrong = problems.find((problem) => problem instanceof ConfigError);
@@ -158,7 +171,8 @@ export class ClusterTopology {
 
   #adopt(owners: readonly (HostPort | null)[]): void {
     const label = (place: HostPort | null | undefined) => (place ? placeLabel(place) : '');
-    if (owners.some((place, slot) => label(place) !== label(this.#owners[slot]))) this.#version += 1;
+    if (owners.every((place, slot) => label(place) === label(this.#owners[slot]))) return;
+    this.#version += 1;
     this.#owners = owners;
   }
 

@@ -58,6 +58,8 @@ import { parseValkeyUrl } from './valkey-url.js';
 
 /** Writers whose vectors may stand with each part, before those that ended are dropped. */
 const MOST_VECTORS = 8;
+/** How often it is asked at least who serves which slots. */
+const WATCH_MS = 5000;
 
 /** Keeps a region's keys in a Valkey (or Redis) Cluster, version 7.0 or later. */
 export class ValkeyClusterStore implements Store {
@@ -468,6 +470,7 @@ export class ValkeyClusterStore implements Store {
   async ping(): Promise<boolean> {
     const parts = this.#state === 'open' ? this.#parts : null;
     if (parts === null) return false;
+    await this.#watchSlots(parts);
     const alive = await Promise.all(
       parts.all().map(async ({ connection }) => {
         try {
@@ -482,6 +485,14 @@ export class ValkeyClusterStore implements Store {
     );
     if (parts.all().some(({ connection }) => connection.isLost)) this.#lose(this.#resetError());
     return this.#state === 'open' && alive.every(Boolean);
+  }
+
+  /** Notices now and then which slots have moved, also when nobody uses them. */
+  async #watchSlots(parts: ClusterParts): Promise<void> {
+    if (performance.now() < parts.topology.askedMs + WATCH_MS) return;
+    await parts.refresh().catch((error: Error) => {
+      if (error instanceof StoreResetError) this.#lose(error);
+    });
   }
 
   async close(): Promise<void> {

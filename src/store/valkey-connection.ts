@@ -58,7 +58,7 @@ export interface ConnectionOptions {
 const NO_PRIMARY = /^(READONLY|MASTERDOWN|LOADING|MOVED)\b/;
 
 /** Scripts that change keys: they carry the next number of the session. */
-export type CommitScript = 'commit' | 'remove' | 'prepare' | 'prepareRemove' | 'apply' | 'abort';
+export type CommitScript = 'commit' | 'remove' | 'prepare' | 'prepareRemove' | 'apply' | 'abort' | 'arrived';
 
 /** The reason of a StoreRefusedError where another writer's commit stands in the way (cluster-commit.ts). */
 export const LOCKED_REASON = 'LOCKED';
