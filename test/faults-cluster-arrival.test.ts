@@ -11,7 +11,7 @@ import { ValkeyCluster } from './support/cluster.js';
 import { type Region, Regions } from './support/regions.js';
 import { waitFor } from './support/wait.js';
 
-const DEADLINE_MS = 15_000;
+const DEADLINE_MS = 30_000;
 
 let cluster: ValkeyCluster;
 let regions: Regions;
