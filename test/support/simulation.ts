@@ -361,6 +361,13 @@ export class Simulation {
     }
   }
 
+  /** How many frames are known that tell of any key. */
+  get telling(): number {
+    let count = 0;
+    for (const frame of this.#frames.values()) if (frame.deltas.length > 0) count += 1;
+    return count;
+  }
+
   /** Compares what every region's clients see with what the oracle says. Throws with the first difference. */
   async check(): Promise<void> {
     assert.deepEqual(this.#faults, []);
