@@ -144,8 +144,7 @@ export class PlainRecord {
     this.change = null;
     write.header = this.header;
     write.digest = subtractDigests(this.digest, before);
-    if (value !== null) write.native = { kind: 'string', value };
-    else if (wasThere) write.native = { kind: 'delete' };
+    write.value = value;
     return write;
   }
 }
@@ -159,8 +158,13 @@ function headerOf(origin: Origin, behind: number, deleted: boolean): ByteString 
   );
 }
 
-/** The write of a plain record. What must be stored before it is seldom asked for, so it is made then. */
+const DELETE: NativeWrite = { kind: 'delete' };
+
+/** The write of a plain record, and of its string: few objects. What must be stored before it is seldom asked for, so it is made then. */
 class PlainKeyWrite implements KeyWrite {
+  readonly kind = 'string';
+  /** The string to write; null = none. */
+  value: ByteString | null = null;
   readonly key: ByteString;
   readonly era: number;
   readonly first: boolean;
@@ -169,7 +173,6 @@ class PlainKeyWrite implements KeyWrite {
   readonly #deleted: boolean;
   header: ByteString | null = null;
   digest = 0;
-  native: NativeWrite | undefined = undefined;
 
   /** @param origin and the rest: of the write before it */
   constructor(key: ByteString, era: number, origin: Origin, behind: number, deleted: boolean) {
@@ -179,6 +182,11 @@ class PlainKeyWrite implements KeyWrite {
     this.#origin = origin;
     this.#behind = behind;
     this.#deleted = deleted;
+  }
+
+  get native(): NativeWrite | undefined {
+    if (this.value !== null) return this as { readonly kind: 'string'; readonly value: ByteString };
+    return this.#deleted ? undefined : DELETE;
   }
 
   get expected(): ByteString | null {

@@ -9,6 +9,37 @@ import type { ByteString } from '../../crdts/bytes.js';
 /** Up to this many bytes a loop is faster than a call out of JavaScript. */
 const SHORT = 40;
 
+/** Digits of the greatest whole number. */
+const MAX_DECIMAL = 16;
+
+function decimalSize(value: number): number {
+  let size = 1;
+  for (let limit = 10; value >= limit; limit *= 10) size += 1;
+  return size;
+}
+
+function writeDigits(buffer: Buffer, start: number, size: number, value: number): void {
+  // In two parts, so that the digits are taken off small integers.
+  let at = start + size;
+  let high = value;
+  if (size > 8) {
+    high = Math.floor(value / 1e8);
+    let low = value - high * 1e8;
+    for (let i = 0; i < 8; i += 1) {
+      const rest = (low / 10) | 0;
+      at -= 1;
+      buffer[at] = 48 + low - rest * 10;
+      low = rest;
+    }
+  }
+  while (at > start) {
+    const rest = (high / 10) | 0;
+    at -= 1;
+    buffer[at] = 48 + high - rest * 10;
+    high = rest;
+  }
+}
+
 /** A msgpack writer. Counts of arrays are the caller's to keep: write the header, then exactly as many items. */
 export class FrameWriter {
   #buffer: Buffer;
@@ -97,29 +128,45 @@ export class FrameWriter {
 
   /** A whole number from 0 to 2^53-1 as decimal text. */
   decimal(value: number): void {
-    let size = 1;
-    for (let limit = 10; value >= limit; limit *= 10) size += 1;
+    const size = decimalSize(value);
     const start = this.#stringHeader(size);
+    writeDigits(this.#buffer, start, size, value);
+  }
+
+  /**
+   * Four strings: bytes that are one already, a whole number as decimal text, and two of bytes. As the single methods, but in one go: a commit of many
+   * keys is little else.
+   */
+  record(head: Uint8Array, number: number, first: ByteString, second: ByteString): void {
+    const lengths = first.length + second.length;
+    if (first.length >= 32 || second.length >= 32) {
+      this.#bytes(head);
+      this.decimal(number);
+      this.string(first);
+      this.string(second);
+      return;
+    }
+    let at = this.#reserve(head.length + MAX_DECIMAL + 3 + lengths);
     const buffer = this.#buffer;
-    // In two parts, so that the digits are taken off small integers.
-    let at = start + size;
-    let high = value;
-    if (size > 8) {
-      high = Math.floor(value / 1e8);
-      let low = value - high * 1e8;
-      for (let i = 0; i < 8; i += 1) {
-        const rest = (low / 10) | 0;
-        at -= 1;
-        buffer[at] = 48 + low - rest * 10;
-        low = rest;
-      }
-    }
-    while (at > start) {
-      const rest = (high / 10) | 0;
-      at -= 1;
-      buffer[at] = 48 + high - rest * 10;
-      high = rest;
-    }
+    for (let i = 0; i < head.length; i += 1) buffer[at + i] = head[i]!;
+    at += head.length;
+    const size = decimalSize(number);
+    buffer[at] = 0xa0 | size;
+    writeDigits(buffer, at + 1, size, number);
+    at += 1 + size;
+    buffer[at] = 0xa0 | first.length;
+    at += 1;
+    for (let i = 0; i < first.length; i += 1) buffer[at + i] = first.charCodeAt(i);
+    at += first.length;
+    buffer[at] = 0xa0 | second.length;
+    at += 1;
+    for (let i = 0; i < second.length; i += 1) buffer[at + i] = second.charCodeAt(i);
+    this.#length = at + second.length;
+  }
+
+  #bytes(value: Uint8Array): void {
+    const at = this.#reserve(value.length);
+    this.#buffer.set(value, at);
   }
 
   /** The bytes of a ByteString. */
