@@ -276,8 +276,11 @@ export function addEntries(
     set.size = set.entries.size;
     return;
   }
-  for (const member of asked.members) if (!set.entries.has(member)) set.entries.set(member, []);
+  for (const member of asked.members) if (!set.entries.has(member)) set.entries.set(member, ABSENT);
 }
+
+/** The dots of members that aren't there. */
+const ABSENT: Dots = [];
 
 /** The dots that were encoded last, and their bytes: members that were added together share them. */
 let lastDots: Dots = [];

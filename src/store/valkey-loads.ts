@@ -82,35 +82,36 @@ export function planLoad(requests: readonly LoadRequest[], perSlot = false): Loa
     return (replies: readonly Reply[]): LoadedKey => ({
       header: item(replies, header),
       value: native === null ? null : item(replies, native),
-      entries: entries((at) => item(replies, at), replies),
+      entries: entries(replies),
     });
   });
   return { commands, answers };
 }
 
-type ReadItem = (at: [command: number, item: number]) => ByteString | null;
-
 function planEntries(
   key: ByteString,
   elements: readonly ByteString[] | 'all',
   commands: ByteString[][],
-): (item: ReadItem, replies: readonly Reply[]) => Map<ByteString, ByteString> {
+): (replies: readonly Reply[]) => Map<ByteString, ByteString> {
   if (elements.length === 0) return () => new Map();
   const start = [ENTRIES as ByteString, entriesKey(key)];
   const first = commands.length;
   if (elements === 'all') {
     commands.push(start);
-    return (_, replies) => entriesIn(listOf(replies[first]));
+    return (replies) => entriesIn(listOf(replies[first]));
   }
   for (let from = 0; from < elements.length; from += MAX_SCRIPT_ARGUMENTS) {
     const some = elements.slice(from, from + MAX_SCRIPT_ARGUMENTS);
     commands.push([...start, entryHashes(some), ...some]);
   }
-  return (item) => {
+  return (replies) => {
     const found = new Map<ByteString, ByteString>();
-    for (const [i, element] of elements.entries()) {
-      const entry = item([first + Math.floor(i / MAX_SCRIPT_ARGUMENTS), i % MAX_SCRIPT_ARGUMENTS]);
-      if (entry !== null) found.set(element, entry);
+    for (let from = 0; from < elements.length; from += MAX_SCRIPT_ARGUMENTS) {
+      const items = listOf(replies[first + from / MAX_SCRIPT_ARGUMENTS]);
+      for (let i = from; i < elements.length && i < from + MAX_SCRIPT_ARGUMENTS; i += 1) {
+        const entry = bytesOf(items[i - from]);
+        if (entry !== null) found.set(elements[i]!, entry);
+      }
     }
     return found;
   };
