@@ -323,6 +323,8 @@ describe('A Valkey', () => {
       await a.valkey.kill('SIGCONT');
     }
     await isIn('ready', a);
+    // The peer that ran all the while may still have to find out that its Valkey is back.
+    await serves(a);
     await regions.synchronise();
   });
 });
