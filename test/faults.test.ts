@@ -324,7 +324,12 @@ describe('A Valkey', () => {
     }
     await isIn('ready', a);
     // The peer that ran all the while may still have to find out that its Valkey is back.
-    await serves(a);
+    const writes = () =>
+      a.door.set('back', 'v').then(
+        () => true,
+        () => false,
+      );
+    await waitFor(writes, { deadlineMs: DEADLINE_MS, what: 'the region takes writes again' });
     await regions.synchronise();
   });
 });
