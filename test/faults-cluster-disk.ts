@@ -2,7 +2,7 @@
  * A Valkey Cluster one of whose servers has a full disk: what touches that server is refused as a whole, all else goes on, nothing acknowledged
  * is lost, and the node goes on without a restart when there is room again.
  *
- * Not part of \`npm test\` but \`npm run disk\`: once in about thirteen runs, on a busy machine, nothing more was answered after there was room again.
+ * Not part of \`npm test\` but \`npm run disk\`: once in fifteen runs, on a busy machine, nothing more was answered after there was room again.
  * Why is not known yet.
  */
 import assert from 'node:assert/strict';

@@ -12,6 +12,7 @@ import { SLOTS } from '../src/store/slots.js';
 import type { Store } from '../src/store/store.js';
 import { ValkeyStore } from '../src/store/valkey.js';
 import { type LaunchedValkey, launchValkey } from '../src/valkey-server/launch.js';
+import { BreakingProxy } from './support/proxy.js';
 import { randomFrom } from './support/random-commits.js';
 import { b, write } from './support/store-compliance.js';
 import { waitFor } from './support/wait.js';
@@ -137,6 +138,28 @@ describe('what the Valkey store knows to be absent', () => {
     assert.equal(absent(one, 'theirs'), false);
     assert.equal(absent(one, 'neither'), false);
     assert.equal(await header(one, 'theirs'), 'y');
+  });
+
+  it('is no key whose first commit waits for a connection', async () => {
+    const proxy = await BreakingProxy.listen(server.port);
+    const store = new ValkeyStore(`redis://127.0.0.1:${proxy.port}`, { readKeysAfter: 1 });
+    stores.push(store);
+    try {
+      await store.open();
+      const era = await known(store, null, '1');
+      await waitFor(() => absent(store, 'new'), { what: 'all slots are read' });
+      proxy.refuse(true);
+      proxy.cut();
+      await waitFor(() => store.describe().problem !== undefined, { what: 'the connection is lost' });
+      const waiting = store.commit({ writes: [write('new', { header: b('x'), era })] });
+      assert.equal(absent(store, 'new'), false);
+      proxy.refuse(false);
+      await waiting;
+      assert.equal(await header(store, 'new'), 'x');
+    } finally {
+      await store.close();
+      await proxy.stop();
+    }
   });
 
   it('spares loading new keys, of whatever type', async () => {

@@ -19,7 +19,7 @@ import { MOVED_REASON } from './valkey-errors.js';
 import { type Argument, argument, bytesOf, listOf, type Reply } from './valkey-link.js';
 
 /** In a cluster the script adds up the digests itself: a slot may be changed elsewhere and come back. */
-export const NO_DIGESTS: CommitDigests = { era: Number.NaN, begin: () => '', next: () => null, stores() {} };
+export const NO_DIGESTS: CommitDigests = { era: Number.NaN, begin: () => '', next: () => null };
 
 /** Says that something was refused only because of where it was sent, or when: it is tried again. */
 export function isElsewhere(error: unknown): error is StoreRefusedError {

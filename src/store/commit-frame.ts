@@ -84,12 +84,10 @@ class SlotPlan {
     let removes = false;
     let assured = true;
     for (let i = firstOf[slot]!; i >= 0; i = nextOf[i]!) {
-      const write = this.#writes[i]!;
-      const { key, digest, header, era } = write;
+      const { digest, header, era } = this.#writes[i]!;
       added = addDigests(added, digest);
       count += 1;
       if (header === null) removes = true;
-      else if (write.first ?? write.expected === null) digests.stores(slot, key);
       if (era !== digests.era) assured = false;
     }
     const after = digests.next(slot, added, removes);

@@ -85,7 +85,7 @@ export class KnownKeys {
     this.#state[slot] = COMPLETE;
   }
 
-  /** A commit that is sent stores the first header of a key. */
+  /** A commit that is called stores the first header of a key. */
   stores(slot: number, key: ByteString): void {
     if (this.#state[slot] !== UNKNOWN) this.#add(slot, key);
   }

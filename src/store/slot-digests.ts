@@ -14,7 +14,6 @@
  * (it doesn't follow the last one that was sent), and everything is forgotten.
  */
 
-import type { ByteString } from '../../crdts/bytes.js';
 import { addDigests } from '../../crdts/digest.js';
 import type { CommitSender } from './commit-frame.js';
 import type { KnownKeys } from './known-keys.js';
@@ -41,8 +40,6 @@ export interface CommitDigests {
   readonly era: number;
   begin(sender: CommitSender): string;
   next(slot: number, digest: number, removes: boolean): number | null;
-  /** The commit stores the first header of a key. */
-  stores(slot: number, key: ByteString): void;
 }
 
 export class SlotDigests implements CommitDigests {
@@ -56,7 +53,7 @@ export class SlotDigests implements CommitDigests {
   #session = 0;
   #seq = 0;
 
-  /** @param known is told what commits add, and when all that was known is in doubt */
+  /** @param known is told when all that was known is in doubt */
   constructor(known: KnownKeys) {
     this.#keys = known;
   }
@@ -92,10 +89,6 @@ export class SlotDigests implements CommitDigests {
     if (awaited === undefined) this.#awaited.set(slot, { seq: this.#seq, added: 0 });
     else awaited.added = addDigests(awaited.added, digest);
     return null;
-  }
-
-  stores(slot: number, key: ByteString): void {
-    this.#keys.stores(slot, key);
   }
 
   /** Ends the commit that was begun. */

@@ -10,7 +10,7 @@ import type { SlotContent } from './inspection.js';
 import { KnownKeys } from './known-keys.js';
 import { logKey, META } from './layout.js';
 import { type Asked, SlotDigests } from './slot-digests.js';
-import { SLOTS } from './slots.js';
+import { keySlot, SLOTS } from './slots.js';
 import type {
   Commit,
   CommitResult,
@@ -162,6 +162,10 @@ export class ValkeyStore implements Store {
 
   async commit(commit: Commit): Promise<CommitResult> {
     checkCommit(commit);
+    // Now, not when it is sent: that may be later, and what is called meanwhile must know of it.
+    for (const write of commit.writes)
+      if (write.header !== null && (write.first ?? write.expected === null))
+        this.#known.stores(keySlot(write.key), write.key);
     const script = onlyRemoves(commit) ? 'remove' : 'commit';
     let asked: Asked | null = null;
     const answer = await this.#connection.commit(script, (sender) => {
